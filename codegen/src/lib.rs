@@ -1,0 +1,1 @@
+//! Turns a planned module into an artifact: weights, kernels, launch plan.

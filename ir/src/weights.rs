@@ -1,0 +1,166 @@
+//! Weight expressions: what a stored weight is, as a function of checkpoint tensors, without reading any.
+//!
+//! In the IR a weight expression is a chain of ops (`nemo.weight`, `nemo.scale_columns`, `nemo.rotate_weight`, ...);
+//! [`WeightExpr`] is the same chain as a Rust value, which code generation evaluates one linear at a time.
+
+use serde::{Deserialize, Serialize};
+
+/// Element type of a checkpoint tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FloatType {
+    /// IEEE single precision.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// bfloat16.
+    Bf16,
+}
+
+impl FloatType {
+    /// Size of one element in bytes.
+    pub const fn bytes(self) -> usize {
+        match self {
+            FloatType::F32 => 4,
+            FloatType::F16 | FloatType::Bf16 => 2,
+        }
+    }
+}
+
+/// Which family an orthogonal matrix is drawn from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RotationKind {
+    /// Sylvester-Hadamard over `sqrt(n)`; for `n = 2^k * odd`, its Kronecker product with a random orthogonal matrix
+    /// of size `odd`.
+    Hadamard,
+    /// `diag(random signs) * Hadamard`.
+    RandomHadamard,
+    /// Eigenvectors of the activation covariance, then Hadamard (MambaQuant, "KLT-enhanced"). The matrix is the
+    /// calibration tensor `rotation.NAME`, f32 `[size, size]`.
+    Klt,
+}
+
+/// An orthogonal matrix `R` `[size, size]`, applied to consecutive blocks of `size` columns: `x' = x @ blockdiag(R, ...)`.
+///
+/// The value `x'` is said to live in the basis [`Rotation::name`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Rotation {
+    /// Names the basis, for example `residual` or `layers.7.v`.
+    pub name: String,
+    /// The family.
+    pub kind: RotationKind,
+    /// Rows and columns of `R`.
+    pub size: usize,
+    /// Seed of whatever is random in it.
+    pub seed: u64,
+}
+
+/// Which side of a weight `[out, in]` a rotation acts on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// The input arrives rotated: each row `w` of the weight becomes `w @ R`.
+    In,
+    /// The output leaves rotated: each column `c` of the weight becomes `c^T @ R`.
+    Out,
+}
+
+/// How the values of a weight are rounded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rounding {
+    /// Round to nearest, ties to even.
+    #[default]
+    Rtn,
+    /// Frantar et al. 2023, with the Hessian of the calibration file.
+    Gptq,
+}
+
+/// The format a weight is stored in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum StorageFormat {
+    /// As in the checkpoint.
+    Float {
+        /// Element type.
+        dtype: FloatType,
+    },
+    /// 8 bits, symmetric, one f32 scale per output channel.
+    W8,
+    /// 4 bits, symmetric: an f32 scale per output channel times an integer scale per group.
+    W4TwoLevel {
+        /// Elements along the input that share an integer scale.
+        group_size: usize,
+    },
+    /// 4 bits, symmetric: an f16 scale per group.
+    W4Group {
+        /// Elements along the input that share a scale.
+        group_size: usize,
+    },
+}
+
+/// A weight as a function of checkpoint tensors. Shapes are `[out_features, in_features]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum WeightExpr {
+    /// A tensor of the checkpoint (or of the calibration file).
+    Tensor {
+        /// Its full name in the file.
+        name: String,
+        /// Its shape; `[channels, 1, kernel]` of a convolution counts as `[channels, kernel]`.
+        shape: Vec<usize>,
+        /// Its element type.
+        dtype: FloatType,
+    },
+    /// `count` rows from `start`.
+    SliceRows {
+        base: Box<WeightExpr>,
+        start: usize,
+        count: usize,
+    },
+    /// Column `j` times `by[j]` (or divided by it).
+    ScaleColumns {
+        base: Box<WeightExpr>,
+        by: Box<WeightExpr>,
+        inverse: bool,
+    },
+    /// Row `i` times `by[i]` (or divided by it).
+    ScaleRows {
+        base: Box<WeightExpr>,
+        by: Box<WeightExpr>,
+        inverse: bool,
+    },
+    /// Blocks of rows or columns times an orthogonal matrix.
+    Rotate {
+        base: Box<WeightExpr>,
+        side: Side,
+        rotation: Rotation,
+        transpose: bool,
+    },
+}
+
+/// A weight to store: an expression, the format, and the name it gets in the artifact.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoredWeight {
+    /// Canonical base name, for example `layers.0.mixer.in_proj.z`; the same for every checkpoint naming scheme.
+    pub name: String,
+    /// What it is.
+    pub expr: WeightExpr,
+    /// How it is stored.
+    pub format: StorageFormat,
+    /// How it is rounded.
+    pub rounding: Rounding,
+}
+
+/// Where the bytes of checkpoint tensors come from. `frontend` implements it over memory-mapped safetensors.
+pub trait TensorSource: Sync {
+    /// Shape and element type of a tensor, `None` when there is no such tensor.
+    fn describe(&self, name: &str) -> Option<(Vec<usize>, FloatType)>;
+
+    /// The little-endian bytes of a tensor.
+    ///
+    /// # Errors
+    /// When the tensor is missing or its file cannot be read.
+    fn bytes(&self, name: &str) -> Result<&[u8], Box<dyn std::error::Error + Send + Sync>>;
+}

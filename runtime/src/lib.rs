@@ -1,0 +1,3 @@
+//! Executes nemoc artifacts on the CPU or a CUDA GPU; knows kernels and buffers, nothing of Nemotron-H.
+
+pub mod plan;
