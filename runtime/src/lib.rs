@@ -1,3 +1,4 @@
 //! Executes nemoc artifacts on the CPU or a CUDA GPU; knows kernels and buffers, nothing of Nemotron-H.
 
 pub mod plan;
+pub mod tensors;
