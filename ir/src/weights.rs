@@ -103,6 +103,7 @@ pub enum StorageFormat {
 /// A weight as a function of checkpoint tensors. Shapes are `[out_features, in_features]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
+#[allow(missing_docs)] // the fields are those of the op of the same name
 pub enum WeightExpr {
     /// A tensor of the checkpoint (or of the calibration file).
     Tensor {
@@ -114,30 +115,13 @@ pub enum WeightExpr {
         dtype: FloatType,
     },
     /// `count` rows from `start`.
-    SliceRows {
-        base: Box<WeightExpr>,
-        start: usize,
-        count: usize,
-    },
+    SliceRows { base: Box<WeightExpr>, start: usize, count: usize },
     /// Column `j` times `by[j]` (or divided by it).
-    ScaleColumns {
-        base: Box<WeightExpr>,
-        by: Box<WeightExpr>,
-        inverse: bool,
-    },
+    ScaleColumns { base: Box<WeightExpr>, by: Box<WeightExpr>, inverse: bool },
     /// Row `i` times `by[i]` (or divided by it).
-    ScaleRows {
-        base: Box<WeightExpr>,
-        by: Box<WeightExpr>,
-        inverse: bool,
-    },
+    ScaleRows { base: Box<WeightExpr>, by: Box<WeightExpr>, inverse: bool },
     /// Blocks of rows or columns times an orthogonal matrix.
-    Rotate {
-        base: Box<WeightExpr>,
-        side: Side,
-        rotation: Rotation,
-        transpose: bool,
-    },
+    Rotate { base: Box<WeightExpr>, side: Side, rotation: Rotation, transpose: bool },
 }
 
 /// A weight to store: an expression, the format, and the name it gets in the artifact.
@@ -151,6 +135,15 @@ pub struct StoredWeight {
     pub format: StorageFormat,
     /// How it is rounded.
     pub rounding: Rounding,
+}
+
+/// A parameter that is not quantized (norm weight, convolution, per-head constant): stored as f32 under exactly `name`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoredParameter {
+    /// The tensor's name in the artifact, for example `layers.0.mixer.A_log`.
+    pub name: String,
+    /// What it is.
+    pub expr: WeightExpr,
 }
 
 /// Where the bytes of checkpoint tensors come from. `frontend` implements it over memory-mapped safetensors.

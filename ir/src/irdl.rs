@@ -1,0 +1,144 @@
+//! The dialect's IRDL definition, derived from the op table, and the context it is loaded into.
+
+use crate::ops::kinds::Arity;
+use crate::ops::{OpSpec, TABLE, ValueSpec};
+use crate::types::STORAGES;
+use melior::{
+    Context,
+    dialect::{DialectHandle, DialectRegistry},
+    ir::Module,
+    utility::load_irdl_dialects,
+};
+use std::fmt::Write;
+
+/// The parameters of each type: `size` any integer, `storage` one of the storages, `text` any string.
+const TYPES: [(&str, &[(&str, &str)]); 6] = [
+    ("tokens", &[]),
+    ("act", &[("cols", "size"), ("storage", "storage"), ("granularity", "text"), ("basis", "text")]),
+    (
+        "matrix",
+        &[
+            ("rows", "size"),
+            ("cols", "size"),
+            ("storage", "storage"),
+            ("granularity", "text"),
+            ("basis_in", "text"),
+            ("basis_out", "text"),
+        ],
+    ),
+    ("vector", &[("len", "size"), ("storage", "storage")]),
+    ("state", &[("kind", "text"), ("elements", "size"), ("storage", "storage")]),
+    ("buffer", &[("cols", "size"), ("storage", "storage"), ("rows", "text")]),
+];
+
+/// The IRDL text of the dialect, as `mlir-opt --irdl-file` reads it.
+pub fn irdl_text() -> String {
+    let mut text = String::from("irdl.dialect @nemo {\n");
+    for (name, parameters) in TYPES {
+        define_type(&mut text, name, parameters);
+    }
+    for spec in TABLE {
+        define_op(&mut text, spec);
+    }
+    text.push_str("}\n");
+    text
+}
+
+fn define_type(text: &mut String, name: &str, parameters: &[(&str, &str)]) {
+    let _ = writeln!(text, "  irdl.type @{name} {{");
+    for (parameter, constraint) in parameters {
+        match *constraint {
+            "size" => {
+                let _ = writeln!(text, "    %{parameter} = irdl.base \"#builtin.integer\"");
+            }
+            "storage" => {
+                for (index, (_, storage)) in STORAGES.iter().enumerate() {
+                    let _ = writeln!(text, "    %{parameter}_{index} = irdl.is {storage}");
+                }
+                let all: Vec<_> = (0..STORAGES.len()).map(|index| format!("%{parameter}_{index}")).collect();
+                let _ = writeln!(text, "    %{parameter} = irdl.any_of({})", all.join(", "));
+            }
+            _ => {
+                let _ = writeln!(text, "    %{parameter} = irdl.base \"#builtin.string\"");
+            }
+        }
+    }
+    let named: Vec<_> = parameters.iter().map(|(parameter, _)| format!("{parameter}: %{parameter}")).collect();
+    if !named.is_empty() {
+        let _ = writeln!(text, "    irdl.parameters({})", named.join(", "));
+    }
+    text.push_str("  }\n");
+}
+
+fn define_op(text: &mut String, spec: &OpSpec) {
+    let _ = writeln!(text, "  irdl.operation @{} {{", spec.mnemonic);
+    define_values(text, "operands", spec.operands);
+    define_values(text, "results", spec.results);
+    let required: Vec<_> = spec.attributes.iter().filter(|attribute| attribute.required).collect();
+    if !required.is_empty() {
+        text.push_str("    %attribute = irdl.any\n");
+        let named: Vec<_> = required.iter().map(|attribute| format!("\"{}\" = %attribute", attribute.name)).collect();
+        let _ = writeln!(text, "    irdl.attributes {{{}}}", named.join(", "));
+    }
+    text.push_str("  }\n");
+}
+
+/// Each operand gets a constraint of its own: IRDL takes two uses of one constraint to mean equal types.
+fn define_values(text: &mut String, keyword: &str, specs: &[ValueSpec]) {
+    if specs.is_empty() {
+        return;
+    }
+    let prefix = &keyword[..1];
+    let mut named = Vec::new();
+    for spec in specs {
+        let constraint = match spec.class.mnemonic() {
+            Some(mnemonic) => format!("irdl.base @nemo::@{mnemonic}"),
+            None => "irdl.any".to_owned(),
+        };
+        let _ = writeln!(text, "    %{prefix}_{} = {constraint}", spec.name);
+        let arity = match spec.arity {
+            Arity::One => "",
+            Arity::Optional => "optional ",
+            Arity::Many => "variadic ",
+        };
+        named.push(format!("{}: {arity}%{prefix}_{}", spec.name, spec.name));
+    }
+    let _ = writeln!(text, "    irdl.{keyword}({})", named.join(", "));
+}
+
+/// A context that knows the `nemo`, `func` and `builtin` dialects and nothing else.
+pub fn context() -> Context {
+    let context = Context::new_with_threading(false);
+    let registry = DialectRegistry::new();
+    // SAFETY: the C function returns the handle of a dialect that is linked in; handles are static.
+    let irdl = unsafe { DialectHandle::from_raw(mlir_sys::mlirGetDialectHandle__irdl__()) };
+    irdl.insert_dialect(&registry);
+    DialectHandle::func().insert_dialect(&registry);
+    context.append_dialect_registry(&registry);
+    context.load_all_available_dialects();
+    let definition =
+        Module::parse(&context, &irdl_text()).expect("bug: the op table makes IRDL that MLIR cannot parse");
+    assert!(load_irdl_dialects(&definition), "bug: MLIR refuses the dialect made from the op table");
+    context
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loads_into_mlir() {
+        context();
+    }
+
+    #[test]
+    fn defines_every_type_class_that_an_op_uses() {
+        for spec in TABLE {
+            for value in spec.operands.iter().chain(spec.results) {
+                let defined =
+                    value.class.mnemonic().is_none_or(|mnemonic| TYPES.iter().any(|(name, _)| *name == mnemonic));
+                assert!(defined, "{}: {}", spec.name, value.name);
+            }
+        }
+    }
+}
