@@ -13,6 +13,10 @@ pub const K_ALIGN: usize = 32;
 /// One kernel and its arguments.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "snake_case")]
+#[expect(
+    missing_docs,
+    reason = "the formula at each variant defines its fields"
+)]
 pub enum Kernel {
     /// `out[t] = table[token[t]]`, dequantized to f32.
     Embed { table: Embedding, out: BufferId },

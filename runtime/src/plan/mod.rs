@@ -9,9 +9,13 @@
 //! said once, at its variant of [`Kernel`], and both devices implement exactly that.
 
 mod dtype;
+mod error;
 mod kernel;
+mod validate;
+mod validate_kernel;
 
 pub use dtype::DType;
+pub use error::PlanError;
 pub use kernel::{
     Activation, ConvWeights, Embedding, Emit, Epilogue, K_ALIGN, Kernel, Segment, SsmShape,
     SsmWeights, WeightFormat,
@@ -155,7 +159,7 @@ impl Plan {
     /// The buffer with this id.
     ///
     /// # Panics
-    /// On an id that [`the artifact reader`] would have refused.
+    /// On an id that [`Plan::validate`] refuses.
     pub fn buffer(&self, id: BufferId) -> &Buffer {
         &self.buffers[id.0 as usize]
     }
@@ -163,7 +167,7 @@ impl Plan {
     /// The state with this id.
     ///
     /// # Panics
-    /// On an id that [`the artifact reader`] would have refused.
+    /// On an id that [`Plan::validate`] refuses.
     pub fn state(&self, id: StateId) -> &State {
         &self.states[id.0 as usize]
     }
