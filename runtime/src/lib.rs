@@ -1,5 +1,6 @@
 //! Executes nemoc artifacts on the CPU or a CUDA GPU; knows kernels and buffers, nothing of Nemotron-H.
 
+pub mod artifact;
 pub mod device;
 pub mod plan;
 pub mod tensors;
