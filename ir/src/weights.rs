@@ -156,4 +156,10 @@ pub trait TensorSource: Sync {
     /// # Errors
     /// When the tensor is missing or its file cannot be read.
     fn bytes(&self, name: &str) -> Result<&[u8], Box<dyn std::error::Error + Send + Sync>>;
+
+    /// Says that these bytes of a tensor will not be read again soon, so that a memory-mapped source can drop the pages
+    /// and compiling stays within bounded memory. Reading them again must still give the same bytes.
+    fn release(&self, name: &str, bytes: std::ops::Range<usize>) {
+        let _ = (name, bytes);
+    }
 }

@@ -33,11 +33,8 @@ impl Checksums {
             .iter()
             .map(|(name, sum)| format!("{}:\"{sum:016x}\"", serde_json::Value::from(name.as_str())))
             .collect();
-        let mut text = format!(
-            "{{\"header\":\"{:016x}\",\"tensors\":{{{}}},\"self\":\"",
-            self.header,
-            tensors.join(",")
-        );
+        let mut text =
+            format!("{{\"header\":\"{:016x}\",\"tensors\":{{{}}},\"self\":\"", self.header, tensors.join(","));
         let own = xxh3_64(text.as_bytes());
         text.push_str(&format!("{own:016x}\"}}"));
         text.into_bytes()
@@ -55,11 +52,8 @@ impl Checksums {
     /// When they are not such a table or do not match their own checksum.
     pub fn parse(bytes: &[u8]) -> Result<Self, ArtifactError> {
         let bad = |why: &str| ArtifactError::malformed(format!("`nemo.checksums` {why}"));
-        let (text, own) = bytes
-            .len()
-            .checked_sub(SELF_BYTES)
-            .map(|at| bytes.split_at(at))
-            .ok_or_else(|| bad("is too short"))?;
+        let (text, own) =
+            bytes.len().checked_sub(SELF_BYTES).map(|at| bytes.split_at(at)).ok_or_else(|| bad("is too short"))?;
         let expected = own
             .strip_suffix(b"\"}")
             .and_then(|hex| std::str::from_utf8(hex).ok())
@@ -67,16 +61,10 @@ impl Checksums {
             .ok_or_else(|| bad("has no checksum of its own"))?;
         let found = xxh3_64(text);
         if expected != found {
-            return Err(ArtifactError::Altered {
-                what: "`nemo.checksums`".into(),
-                expected,
-                found,
-            });
+            return Err(ArtifactError::Altered { what: "`nemo.checksums`".into(), expected, found });
         }
-        let stored: Stored =
-            serde_json::from_slice(bytes).map_err(|error| bad(&format!("is no table: {error}")))?;
-        let sum =
-            |text: &str| parse_hex(text).ok_or_else(|| bad("holds something else than checksums"));
+        let stored: Stored = serde_json::from_slice(bytes).map_err(|error| bad(&format!("is no table: {error}")))?;
+        let sum = |text: &str| parse_hex(text).ok_or_else(|| bad("holds something else than checksums"));
         Ok(Checksums {
             header: sum(&stored.header)?,
             tensors: stored
@@ -90,9 +78,7 @@ impl Checksums {
 
 fn parse_hex(text: &str) -> Option<u64> {
     let all_hex = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
-    all_hex
-        .then(|| u64::from_str_radix(text, 16).ok())
-        .flatten()
+    all_hex.then(|| u64::from_str_radix(text, 16).ok()).flatten()
 }
 
 #[cfg(test)]
@@ -100,10 +86,7 @@ mod tests {
     use super::*;
 
     fn table() -> Checksums {
-        Checksums {
-            header: 7,
-            tensors: [("a\"b".to_owned(), u64::MAX), ("ü".to_owned(), 1)].into(),
-        }
+        Checksums { header: 7, tensors: [("a\"b".to_owned(), u64::MAX), ("ü".to_owned(), 1)].into() }
     }
 
     #[test]
@@ -114,10 +97,7 @@ mod tests {
     #[test]
     fn knows_its_length_before_its_checksums() {
         let names = table().tensors.into_keys().collect::<Vec<_>>();
-        assert_eq!(
-            Checksums::rendered_len(names.iter().map(String::as_str)),
-            table().render().len()
-        );
+        assert_eq!(Checksums::rendered_len(names.iter().map(String::as_str)), table().render().len());
     }
 
     #[test]

@@ -1,3 +1,4 @@
+use crate::plan::PlanError;
 use std::path::PathBuf;
 
 /// Why an artifact was refused.
@@ -13,9 +14,7 @@ pub enum ArtifactError {
         source: std::io::Error,
     },
     /// The file is something else.
-    #[error(
-        "not a nemo artifact: {reason}\nhelp: `nemoc compile CHECKPOINT -o NAME.nemo` writes one"
-    )]
+    #[error("not a nemo artifact: {reason}\nhelp: `nemoc compile CHECKPOINT -o NAME.nemo` writes one")]
     NotAnArtifact {
         /// How that shows.
         reason: String,
@@ -69,6 +68,9 @@ pub enum ArtifactError {
         /// The metadata key or tensor.
         what: String,
     },
+    /// The plan cannot run.
+    #[error(transparent)]
+    InvalidPlan(#[from] PlanError),
     /// The plan is not one.
     #[error("the launch plan cannot be read: {reason}\nhelp: compile the checkpoint again")]
     Plan {
@@ -79,14 +81,10 @@ pub enum ArtifactError {
 
 impl ArtifactError {
     pub(super) fn not_an_artifact(reason: impl Into<String>) -> Self {
-        ArtifactError::NotAnArtifact {
-            reason: reason.into(),
-        }
+        ArtifactError::NotAnArtifact { reason: reason.into() }
     }
 
     pub(super) fn malformed(reason: impl Into<String>) -> Self {
-        ArtifactError::Malformed {
-            reason: reason.into(),
-        }
+        ArtifactError::Malformed { reason: reason.into() }
     }
 }

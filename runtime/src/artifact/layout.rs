@@ -17,9 +17,7 @@ pub struct TensorSpec {
 impl TensorSpec {
     /// Size in bytes; `None` when it does not fit an address.
     pub fn bytes(&self) -> Option<usize> {
-        self.shape
-            .iter()
-            .try_fold(self.dtype.bytes(), |product, &dim| product.checked_mul(dim))
+        self.shape.iter().try_fold(self.dtype.bytes(), |product, &dim| product.checked_mul(dim))
     }
 }
 
@@ -58,9 +56,7 @@ pub enum LayoutError {
         name: String,
     },
     /// More bytes than a file can hold.
-    #[error(
-        "tensor `{name}` of shape {shape:?} does not fit a file\nhelp: is the model's config right?"
-    )]
+    #[error("tensor `{name}` of shape {shape:?} does not fit a file\nhelp: is the model's config right?")]
     TooLarge {
         /// The tensor that exceeded it.
         name: String,
@@ -102,11 +98,7 @@ impl Layout {
         check_names(&specs)?;
         let checksum_bytes = Checksums::rendered_len(specs.iter().map(|spec| spec.name.as_str()));
         specs.sort_by_key(|spec| std::cmp::Reverse(alignment(spec)));
-        specs.push(TensorSpec {
-            name: CHECKSUMS_TENSOR.into(),
-            dtype: DType::U8,
-            shape: vec![checksum_bytes],
-        });
+        specs.push(TensorSpec { name: CHECKSUMS_TENSOR.into(), dtype: DType::U8, shape: vec![checksum_bytes] });
         let mut tensors = place(specs)?;
         let prefix = render_prefix(metadata, &tensors)?;
         let data_start = prefix.len() as u64;
@@ -114,11 +106,7 @@ impl Layout {
             tensor.offset += data_start;
         }
         let file_bytes = tensors.last().map_or(data_start, |last| last.range().end);
-        Ok(Layout {
-            prefix,
-            tensors,
-            file_bytes,
-        })
+        Ok(Layout { prefix, tensors, file_bytes })
     }
 
     /// Everything before the tensors.
@@ -163,29 +151,17 @@ fn place(specs: Vec<TensorSpec>) -> Result<Vec<Placed>, LayoutError> {
     let mut placed = Vec::with_capacity(specs.len());
     for spec in specs {
         let bytes = spec.bytes().map(|bytes| bytes as u64);
-        let next = bytes
-            .and_then(|bytes| end.checked_add(bytes))
-            .filter(|&next| next <= MAX_DATA_BYTES);
+        let next = bytes.and_then(|bytes| end.checked_add(bytes)).filter(|&next| next <= MAX_DATA_BYTES);
         let Some(next) = next else {
-            return Err(LayoutError::TooLarge {
-                name: spec.name,
-                shape: spec.shape,
-            });
+            return Err(LayoutError::TooLarge { name: spec.name, shape: spec.shape });
         };
-        placed.push(Placed {
-            spec,
-            offset: end,
-            bytes: next - end,
-        });
+        placed.push(Placed { spec, offset: end, bytes: next - end });
         end = next;
     }
     Ok(placed)
 }
 
-fn render_prefix(
-    metadata: &BTreeMap<String, String>,
-    tensors: &[Placed],
-) -> Result<Vec<u8>, LayoutError> {
+fn render_prefix(metadata: &BTreeMap<String, String>, tensors: &[Placed]) -> Result<Vec<u8>, LayoutError> {
     let mut header = format!("{{\"__metadata__\":{}", serde_json::json!(metadata));
     for tensor in tensors {
         header.push_str(&format!(

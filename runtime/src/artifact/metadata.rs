@@ -59,9 +59,9 @@ impl Metadata {
     pub(super) fn from_map(mut map: BTreeMap<String, String>) -> Result<Self, ArtifactError> {
         map.remove(FORMAT);
         map.remove(VERSION);
-        let plan = map.remove(PLAN).ok_or_else(|| ArtifactError::Missing {
-            what: format!("launch plan (`{PLAN}` in its metadata)"),
-        })?;
+        let plan = map
+            .remove(PLAN)
+            .ok_or_else(|| ArtifactError::Missing { what: format!("launch plan (`{PLAN}` in its metadata)") })?;
         let provenance = match map.remove(PROVENANCE) {
             Some(text) => serde_json::from_str(&text)
                 .map_err(|error| ArtifactError::malformed(format!("`{PROVENANCE}`: {error}")))?,
@@ -78,19 +78,15 @@ impl Metadata {
 
 /// Refuses an artifact of a newer format before anything else of it is interpreted.
 pub(super) fn check_version(map: &BTreeMap<String, String>) -> Result<(), ArtifactError> {
-    let text = map.get(VERSION).ok_or_else(|| ArtifactError::Missing {
-        what: format!("version (`{VERSION}` in its metadata)"),
-    })?;
+    let text = map
+        .get(VERSION)
+        .ok_or_else(|| ArtifactError::Missing { what: format!("version (`{VERSION}` in its metadata)") })?;
     match text.parse::<u32>() {
-        Ok(found) if found > ARTIFACT_VERSION => Err(ArtifactError::FutureVersion {
-            what: "the artifact",
-            found,
-            supported: ARTIFACT_VERSION,
-        }),
+        Ok(found) if found > ARTIFACT_VERSION => {
+            Err(ArtifactError::FutureVersion { what: "the artifact", found, supported: ARTIFACT_VERSION })
+        }
         Ok(1..) => Ok(()),
-        _ => Err(ArtifactError::malformed(format!(
-            "`{VERSION}` is {text:?}, which is no version"
-        ))),
+        _ => Err(ArtifactError::malformed(format!("`{VERSION}` is {text:?}, which is no version"))),
     }
 }
 
@@ -100,16 +96,10 @@ fn parse_plan(text: &str) -> Result<Plan, ArtifactError> {
     struct Versioned {
         version: u32,
     }
-    let unreadable = |error: serde_json::Error| ArtifactError::Plan {
-        reason: error.to_string(),
-    };
+    let unreadable = |error: serde_json::Error| ArtifactError::Plan { reason: error.to_string() };
     let Versioned { version } = serde_json::from_str(text).map_err(unreadable)?;
     if version > PLAN_VERSION {
-        return Err(ArtifactError::FutureVersion {
-            what: "the launch plan",
-            found: version,
-            supported: PLAN_VERSION,
-        });
+        return Err(ArtifactError::FutureVersion { what: "the launch plan", found: version, supported: PLAN_VERSION });
     }
     serde_json::from_str(text).map_err(unreadable)
 }

@@ -54,10 +54,7 @@ impl Artifact {
     /// When the file cannot be read, or is not a complete, unaltered artifact that this build understands.
     pub fn open(path: impl AsRef<Path>, verify: Verify) -> Result<Self, ArtifactError> {
         let path = path.as_ref();
-        let io = |source| ArtifactError::Io {
-            path: path.to_owned(),
-            source,
-        };
+        let io = |source| ArtifactError::Io { path: path.to_owned(), source };
         let file = File::open(path).map_err(io)?;
         if file.metadata().map_err(io)?.len() == 0 {
             return Err(ArtifactError::not_an_artifact("the file is empty"));
@@ -90,15 +87,11 @@ impl Artifact {
         if verify == Verify::Full {
             check_tensors(file, &header.tensors, &checksums)?;
         }
-        let Header {
-            metadata, tensors, ..
-        } = header;
-        Ok(Artifact {
-            metadata: Metadata::from_map(metadata)?,
-            tensors,
-            checksums,
-            bytes,
-        })
+        let Header { metadata, tensors, .. } = header;
+        let metadata = Metadata::from_map(metadata)?;
+        let artifact = Artifact { bytes, metadata, tensors, checksums };
+        artifact.plan().validate(&artifact)?;
+        Ok(artifact)
     }
 
     /// What to run.
@@ -150,11 +143,7 @@ impl Artifact {
     }
 
     fn view<'a>(&'a self, entry: &'a Entry) -> TensorView<'a> {
-        TensorView {
-            dtype: entry.dtype,
-            shape: &entry.shape,
-            bytes: &self.bytes.as_slice()[entry.range.clone()],
-        }
+        TensorView { dtype: entry.dtype, shape: &entry.shape, bytes: &self.bytes.as_slice()[entry.range.clone()] }
     }
 }
 
@@ -168,9 +157,7 @@ fn read_checksums(file: &[u8], header: &Header) -> Result<Checksums, ArtifactErr
     let entry = header
         .tensors
         .get(CHECKSUMS_TENSOR)
-        .ok_or_else(|| ArtifactError::Missing {
-            what: format!("tensor `{CHECKSUMS_TENSOR}`"),
-        })?;
+        .ok_or_else(|| ArtifactError::Missing { what: format!("tensor `{CHECKSUMS_TENSOR}`") })?;
     Checksums::parse(&file[entry.range.clone()])
 }
 
@@ -179,32 +166,19 @@ fn check(what: &str, expected: u64, bytes: &[u8]) -> Result<(), ArtifactError> {
     if found == expected {
         return Ok(());
     }
-    Err(ArtifactError::Altered {
-        what: what.to_owned(),
-        expected,
-        found,
-    })
+    Err(ArtifactError::Altered { what: what.to_owned(), expected, found })
 }
 
 /// Header and table must speak of the same tensors.
-fn check_table(
-    tensors: &BTreeMap<String, Entry>,
-    checksums: &Checksums,
-) -> Result<(), ArtifactError> {
+fn check_table(tensors: &BTreeMap<String, Entry>, checksums: &Checksums) -> Result<(), ArtifactError> {
     let stored = tensors.keys().filter(|name| *name != CHECKSUMS_TENSOR);
     if stored.eq(checksums.tensors.keys()) {
         return Ok(());
     }
-    Err(ArtifactError::malformed(
-        "its header and `nemo.checksums` list different tensors",
-    ))
+    Err(ArtifactError::malformed("its header and `nemo.checksums` list different tensors"))
 }
 
-fn check_tensors(
-    file: &[u8],
-    tensors: &BTreeMap<String, Entry>,
-    checksums: &Checksums,
-) -> Result<(), ArtifactError> {
+fn check_tensors(file: &[u8], tensors: &BTreeMap<String, Entry>, checksums: &Checksums) -> Result<(), ArtifactError> {
     let results: Vec<Result<(), ArtifactError>> = checksums
         .tensors
         .par_iter()

@@ -1,11 +1,23 @@
 use super::*;
-use crate::plan::{BufferId, DType, ModelInfo, PLAN_VERSION, Plan};
+use crate::plan::{
+    Activation, Buffer, BufferId, Cost, DType, Embedding, Epilogue, Kernel, Launch, ModelInfo, PLAN_VERSION, Plan,
+    Rows, Segment, WeightFormat,
+};
 use crate::tensors::TensorStore;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_64;
 
+fn buffer(name: &str, cols: usize, rows: Rows) -> Buffer {
+    Buffer { name: name.into(), dtype: DType::F32, cols, rows }
+}
+
+/// Embeds, selects, multiplies by the head.
 fn plan() -> Plan {
+    let format = WeightFormat::Float { dtype: DType::F32 };
+    let table = Embedding { weight: "embed".into(), format, vocab_size: 3, hidden_size: 2 };
+    let head =
+        Segment { weight: "lm_head".into(), format, out_features: 3, epilogue: Epilogue::Store, out: BufferId(2) };
     Plan {
         version: PLAN_VERSION,
         model: ModelInfo {
@@ -19,10 +31,20 @@ fn plan() -> Plan {
             parameters: 6,
             phase: "1".into(),
         },
-        buffers: vec![],
+        buffers: vec![
+            buffer("x", 2, Rows::Token),
+            buffer("selected", 2, Rows::Output),
+            buffer("logits", 3, Rows::Output),
+        ],
         states: vec![],
-        launches: vec![],
-        logits: BufferId(0),
+        launches: [
+            Kernel::Embed { table, out: BufferId(0) },
+            Kernel::SelectOutputs { x: BufferId(0), out: BufferId(1) },
+            Kernel::Linear { x: Activation::Float { data: BufferId(1) }, in_features: 2, segments: vec![head] },
+        ]
+        .map(|kernel| Launch { kernel, origin: "test".into(), cost: Cost::default() })
+        .into(),
+        logits: BufferId(2),
     }
 }
 
@@ -41,19 +63,14 @@ fn metadata() -> Metadata {
 
 fn tensors() -> Vec<(TensorSpec, Vec<u8>)> {
     let tensor = |name: &str, dtype: DType, shape: &[usize]| {
-        let spec = TensorSpec {
-            name: name.into(),
-            dtype,
-            shape: shape.into(),
-        };
+        let spec = TensorSpec { name: name.into(), dtype, shape: shape.into() };
         let bytes = spec.bytes().unwrap();
-        (
-            spec,
-            (0..bytes).map(|i| (i * 7 + name.len()) as u8).collect(),
-        )
+        (spec, (0..bytes).map(|i| (i * 7 + name.len()) as u8).collect())
     };
     vec![
         tensor("tokenizer.json", DType::U8, &[17]),
+        tensor("embed.weight", DType::F32, &[3, 2]),
+        tensor("lm_head.weight", DType::F32, &[3, 2]),
         tensor("norm.weight", DType::F32, &[5]),
         tensor("head.scale", DType::F16, &[3, 3]),
         tensor("head.weight", DType::I8, &[3, 256]),
@@ -63,17 +80,11 @@ fn tensors() -> Vec<(TensorSpec, Vec<u8>)> {
 
 /// An artifact in memory, with these metadata.
 fn build(metadata: &BTreeMap<String, String>) -> Vec<u8> {
-    let data: BTreeMap<String, Vec<u8>> = tensors()
-        .into_iter()
-        .map(|(spec, bytes)| (spec.name, bytes))
-        .collect();
+    let data: BTreeMap<String, Vec<u8>> = tensors().into_iter().map(|(spec, bytes)| (spec.name, bytes)).collect();
     let layout = Layout::new(metadata, tensors().into_iter().map(|(spec, _)| spec)).unwrap();
     let checksums = Checksums {
         header: xxh3_64(layout.prefix()),
-        tensors: data
-            .iter()
-            .map(|(name, bytes)| (name.clone(), xxh3_64(bytes)))
-            .collect(),
+        tensors: data.iter().map(|(name, bytes)| (name.clone(), xxh3_64(bytes))).collect(),
     };
     let mut file = layout.prefix().to_vec();
     for placed in layout.tensors() {
@@ -107,10 +118,7 @@ fn reads_back_what_was_written() {
     assert_eq!(artifact.metadata(), &metadata());
     for (spec, bytes) in tensors() {
         let view = artifact.tensor(&spec.name).unwrap();
-        assert_eq!(
-            (view.dtype, view.shape, view.bytes),
-            (spec.dtype, &spec.shape[..], &bytes[..])
-        );
+        assert_eq!((view.dtype, view.shape, view.bytes), (spec.dtype, &spec.shape[..], &bytes[..]));
     }
     assert_eq!(artifact.tensors().count(), tensors().len());
     assert_eq!(artifact.tokenizer().map(<[u8]>::len), Some(17));
@@ -123,10 +131,7 @@ fn is_a_valid_safetensors_file() {
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     assert_eq!(file.len(), tensors().len() + 1);
     let weight = file.tensor("head.weight").unwrap();
-    assert_eq!(
-        (weight.dtype(), weight.shape()),
-        (safetensors::Dtype::I8, &[3, 256][..])
-    );
+    assert_eq!((weight.dtype(), weight.shape()), (safetensors::Dtype::I8, &[3, 256][..]));
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
     assert_eq!(header.metadata().as_ref().unwrap()["format"], "nemo");
 }
@@ -163,16 +168,11 @@ fn names_the_file_it_cannot_open() {
 #[test]
 fn names_the_altered_tensor() {
     let bytes = good();
-    let weight = header::parse(&bytes).unwrap().tensors["head.weight"]
-        .range
-        .clone();
+    let weight = header::parse(&bytes).unwrap().tensors["head.weight"].range.clone();
     let mut altered = bytes;
     altered[weight.start + 300] ^= 0x10;
     let error = open(&altered).unwrap_err();
-    assert!(
-        matches!(&error, ArtifactError::Altered { what, .. } if what == "tensor `head.weight`"),
-        "{error}"
-    );
+    assert!(matches!(&error, ArtifactError::Altered { what, .. } if what == "tensor `head.weight`"), "{error}");
     Artifact::from_bytes(&altered, Verify::HeaderOnly).unwrap();
 }
 
@@ -210,23 +210,13 @@ fn refuses_trailing_bytes() {
 
 #[test]
 fn refuses_other_files() {
-    for bytes in [
-        &b"hello world, this is text"[..],
-        &[0; 64],
-        b"\xff\xff\xff\xff\xff\xff\xff\xff{",
-    ] {
-        assert!(matches!(
-            open(bytes),
-            Err(ArtifactError::NotAnArtifact { .. })
-        ));
+    for bytes in [&b"hello world, this is text"[..], &[0; 64], b"\xff\xff\xff\xff\xff\xff\xff\xff{"] {
+        assert!(matches!(open(bytes), Err(ArtifactError::NotAnArtifact { .. })));
     }
     let plain = build_with(|map| {
         map.remove("format");
     });
-    assert!(matches!(
-        open(&plain),
-        Err(ArtifactError::NotAnArtifact { .. })
-    ));
+    assert!(matches!(open(&plain), Err(ArtifactError::NotAnArtifact { .. })));
 }
 
 #[test]
@@ -235,12 +225,7 @@ fn refuses_a_future_version_by_number() {
         map.insert("nemo.version".into(), "2".into());
     }))
     .unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("the artifact has version 2, this build reads up to 1"),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("the artifact has version 2, this build reads up to 1"), "{error}");
 
     let mut newer = plan();
     newer.version = PLAN_VERSION + 1;
@@ -248,16 +233,7 @@ fn refuses_a_future_version_by_number() {
         map.insert("nemo.plan".into(), serde_json::to_string(&newer).unwrap());
     }))
     .unwrap_err();
-    assert!(
-        matches!(
-            error,
-            ArtifactError::FutureVersion {
-                what: "the launch plan",
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, ArtifactError::FutureVersion { what: "the launch plan", .. }), "{error}");
 }
 
 #[test]
@@ -266,17 +242,21 @@ fn says_when_the_plan_is_missing_or_garbage() {
         map.remove("nemo.plan");
     }))
     .unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("the artifact has no launch plan"),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("the artifact has no launch plan"), "{error}");
     let error = open(&build_with(|map| {
         map.insert("nemo.plan".into(), "{\"version\":1}".into());
     }))
     .unwrap_err();
     assert!(matches!(error, ArtifactError::Plan { .. }), "{error}");
+}
+
+#[test]
+fn refuses_a_plan_that_cannot_run() {
+    let mut broken = plan();
+    broken.logits = BufferId(9);
+    let text = serde_json::to_string(&broken).unwrap();
+    let error = open(&build_with(|map| drop(map.insert("nemo.plan".into(), text)))).unwrap_err();
+    assert!(matches!(error, ArtifactError::InvalidPlan(_)), "{error}");
 }
 
 fn raw(header: &str, data: usize) -> Vec<u8> {
@@ -290,22 +270,10 @@ fn raw(header: &str, data: usize) -> Vec<u8> {
 fn refuses_inconsistent_headers() {
     let metadata = r#""__metadata__":{"format":"nemo","nemo.version":"1"}"#;
     let cases = [
-        (
-            r#""a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}"#,
-            "claims the bytes 0..4",
-        ),
-        (
-            r#""a":{"dtype":"U8","shape":[4],"data_offsets":[8,4]}"#,
-            "claims the bytes 8..4",
-        ),
-        (
-            r#""a":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}"#,
-            "unknown element type",
-        ),
-        (
-            r#""a":{"dtype":"U8","shape":[4294967296,4294967296],"data_offsets":[0,0]}"#,
-            "claims the bytes 0..0",
-        ),
+        (r#""a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}"#, "claims the bytes 0..4"),
+        (r#""a":{"dtype":"U8","shape":[4],"data_offsets":[8,4]}"#, "claims the bytes 8..4"),
+        (r#""a":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}"#, "unknown element type"),
+        (r#""a":{"dtype":"U8","shape":[4294967296,4294967296],"data_offsets":[0,0]}"#, "claims the bytes 0..0"),
         (
             r#""a":{"dtype":"U8","shape":[1],"data_offsets":[18446744073709551614,18446744073709551615]}"#,
             "beyond any file",
@@ -314,20 +282,12 @@ fn refuses_inconsistent_headers() {
             r#""a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}"#,
             "overlaps",
         ),
-        (
-            r#""a":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}"#,
-            "gap",
-        ),
-        (
-            r#""a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]}"#,
-            "no tensor `nemo.checksums`",
-        ),
+        (r#""a":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}"#, "gap"),
+        (r#""a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]}"#, "no tensor `nemo.checksums`"),
         (r#""a":7"#, "no safetensors header"),
     ];
     for (tensor, expected) in cases {
-        let error = open(&raw(&format!("{{{metadata},{tensor}}}"), 8))
-            .unwrap_err()
-            .to_string();
+        let error = open(&raw(&format!("{{{metadata},{tensor}}}"), 8)).unwrap_err().to_string();
         assert!(error.contains(expected), "{tensor}: {error}");
     }
 }
@@ -335,35 +295,24 @@ fn refuses_inconsistent_headers() {
 #[test]
 fn refuses_unaligned_floats() {
     let metadata = r#""__metadata__":{"format":"nemo","nemo.version":"1"}"#;
-    let tensors = r#""a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F32","shape":[1],"data_offsets":[1,5]}"#;
+    let tensors =
+        r#""a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F32","shape":[1],"data_offsets":[1,5]}"#;
     let header = format!("{{{metadata},{tensors}}}");
     let padding = " ".repeat(header.len().next_multiple_of(4) - header.len());
-    let error = open(&raw(&format!("{header}{padding}"), 5))
-        .unwrap_err()
-        .to_string();
+    let error = open(&raw(&format!("{header}{padding}"), 5)).unwrap_err().to_string();
     assert!(error.contains("not aligned"), "{error}");
 }
 
 #[test]
 fn refuses_names_that_collide() {
-    let spec = |name: &str| TensorSpec {
-        name: name.into(),
-        dtype: DType::U8,
-        shape: vec![1],
-    };
+    let spec = |name: &str| TensorSpec { name: name.into(), dtype: DType::U8, shape: vec![1] };
     let map = BTreeMap::new();
     let twice = Layout::new(&map, [spec("a"), spec("a")]).unwrap_err();
     assert_eq!(twice, LayoutError::Duplicate { name: "a".into() });
     let reserved = Layout::new(&map, [spec(CHECKSUMS_TENSOR)]).unwrap_err();
     assert!(matches!(reserved, LayoutError::Reserved { .. }));
-    let huge = TensorSpec {
-        shape: vec![usize::MAX, 2],
-        ..spec("huge")
-    };
-    assert!(matches!(
-        Layout::new(&map, [huge]),
-        Err(LayoutError::TooLarge { .. })
-    ));
+    let huge = TensorSpec { shape: vec![usize::MAX, 2], ..spec("huge") };
+    assert!(matches!(Layout::new(&map, [huge]), Err(LayoutError::TooLarge { .. })));
 }
 
 proptest! {
