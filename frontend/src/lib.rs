@@ -8,6 +8,7 @@ pub mod config;
 pub mod error;
 mod fields;
 pub mod header;
+pub mod import;
 mod json;
 pub mod names;
 mod shards;

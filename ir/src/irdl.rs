@@ -70,20 +70,22 @@ fn define_type(text: &mut String, name: &str, parameters: &[(&str, &str)]) {
     text.push_str("  }\n");
 }
 
+/// Each operand and attribute gets a constraint of its own: IRDL takes two uses of one to mean equal types or values.
 fn define_op(text: &mut String, spec: &OpSpec) {
     let _ = writeln!(text, "  irdl.operation @{} {{", spec.mnemonic);
     define_values(text, "operands", spec.operands);
     define_values(text, "results", spec.results);
     let required: Vec<_> = spec.attributes.iter().filter(|attribute| attribute.required).collect();
     if !required.is_empty() {
-        text.push_str("    %attribute = irdl.any\n");
-        let named: Vec<_> = required.iter().map(|attribute| format!("\"{}\" = %attribute", attribute.name)).collect();
+        for attribute in &required {
+            let _ = writeln!(text, "    %a_{} = irdl.any", attribute.name);
+        }
+        let named: Vec<_> = required.iter().map(|attribute| format!("\"{0}\" = %a_{0}", attribute.name)).collect();
         let _ = writeln!(text, "    irdl.attributes {{{}}}", named.join(", "));
     }
     text.push_str("  }\n");
 }
 
-/// Each operand gets a constraint of its own: IRDL takes two uses of one constraint to mean equal types.
 fn define_values(text: &mut String, keyword: &str, specs: &[ValueSpec]) {
     if specs.is_empty() {
         return;
