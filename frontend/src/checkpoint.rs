@@ -35,10 +35,7 @@ impl Checkpoint {
         let config = Config::load(path)?;
         match Shards::open(path).transpose() {
             Some(weights) if path.is_dir() => Checkpoint::with_weights(path, config, weights?),
-            _ => Ok(Checkpoint {
-                path: path.to_owned(),
-                ..Checkpoint::from_config(config)
-            }),
+            _ => Ok(Checkpoint { path: path.to_owned(), ..Checkpoint::from_config(config) }),
         }
     }
 
@@ -50,33 +47,16 @@ impl Checkpoint {
     }
 
     fn new(path: PathBuf, config: Config, names: Names, tensors: Vec<TensorSpec>) -> Checkpoint {
-        let by_name = tensors
-            .iter()
-            .enumerate()
-            .map(|(i, t)| (t.name.clone(), i))
-            .collect();
-        Checkpoint {
-            path,
-            config,
-            names,
-            tensors,
-            by_name,
-            weights: None,
-            unknown: Vec::new(),
-        }
+        let by_name = tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
+        Checkpoint { path, config, names, tensors, by_name, weights: None, unknown: Vec::new() }
     }
 
-    fn with_weights(
-        path: &Path,
-        config: Config,
-        weights: Shards,
-    ) -> Result<Checkpoint, CheckpointError> {
-        let names = Names::detect(|name| weights.entry(name).is_some()).ok_or_else(|| {
-            CheckpointError::UnknownNames {
+    fn with_weights(path: &Path, config: Config, weights: Shards) -> Result<Checkpoint, CheckpointError> {
+        let names =
+            Names::detect(|name| weights.entry(name).is_some()).ok_or_else(|| CheckpointError::UnknownNames {
                 file: weights.label().to_owned(),
                 first: weights.names().next().cloned().unwrap_or_default(),
-            }
-        })?;
+            })?;
         // A head in the file is the head, also where the configuration allows to leave it out.
         let stored_head = weights.entry(Role::LmHead.suffix()).is_some();
         let tensors = tensors(&config, &names, stored_head || !config.tied_head);
@@ -85,15 +65,8 @@ impl Checkpoint {
         }
         let known: BTreeSet<&String> = tensors.iter().map(|t| &t.name).collect();
         let unknown = weights.names().chain(weights.unindexed());
-        let unknown = unknown
-            .filter(|name| !known.contains(name))
-            .cloned()
-            .collect();
-        Ok(Checkpoint {
-            weights: Some(weights),
-            unknown,
-            ..Checkpoint::new(path.to_owned(), config, names, tensors)
-        })
+        let unknown = unknown.filter(|name| !known.contains(name)).cloned().collect();
+        Ok(Checkpoint { weights: Some(weights), unknown, ..Checkpoint::new(path.to_owned(), config, names, tensors) })
     }
 
     /// The folder or file it was opened from.
@@ -147,18 +120,14 @@ impl Checkpoint {
     pub fn require_weights(&self) -> Result<(), CheckpointError> {
         match self.weights {
             Some(_) => Ok(()),
-            None => Err(CheckpointError::NoWeights {
-                dir: self.path.clone(),
-            }),
+            None => Err(CheckpointError::NoWeights { dir: self.path.clone() }),
         }
     }
 
     /// Element type of a tensor of this model.
     pub fn dtype(&self, tensor: &TensorSpec) -> FloatType {
         let stored = self.weights.as_ref().and_then(|w| w.entry(&tensor.name));
-        stored
-            .and_then(|entry| float_type(entry.dtype))
-            .unwrap_or(self.config.dtype)
+        stored.and_then(|entry| float_type(entry.dtype)).unwrap_or(self.config.dtype)
     }
 
     /// Number of parameters.
@@ -201,16 +170,9 @@ impl TensorSource for Checkpoint {
     fn bytes(&self, name: &str) -> Result<&[u8], Box<dyn std::error::Error + Send + Sync>> {
         self.require_weights()?;
         let known = self.by_name.contains_key(name);
-        let bytes = self
-            .weights
-            .as_ref()
-            .filter(|_| known)
-            .and_then(|w| w.bytes(name));
+        let bytes = self.weights.as_ref().filter(|_| known).and_then(|w| w.bytes(name));
         bytes.ok_or_else(|| {
-            Box::from(CheckpointError::NoSuchTensor {
-                file: self.file_of(name),
-                tensor: name.to_owned(),
-            })
+            Box::from(CheckpointError::NoSuchTensor { file: self.file_of(name), tensor: name.to_owned() })
         })
     }
 }

@@ -154,11 +154,7 @@ impl Config {
     /// # Errors
     /// When a file cannot be read or the configuration is invalid or not supported.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
-        let file = if path.is_dir() {
-            path.join("config.json")
-        } else {
-            path.to_owned()
-        };
+        let file = if path.is_dir() { path.join("config.json") } else { path.to_owned() };
         let dir = file.parent().unwrap_or(Path::new(""));
         let mut config = Config::parse(&read_limited(&file)?, "config.json")?;
         let generation = dir.join("generation_config.json");
@@ -192,14 +188,10 @@ impl Config {
             norm_eps: read::norm_eps(&fields)?,
             tied_head: fields.flag(&["tie_word_embeddings"], false)?,
             dtype: read::dtype(&fields)?,
-            max_position_embeddings: fields
-                .optional_size(&["max_position_embeddings"], 1..=MAX_CONTEXT)?,
-            bos_token_id: read::token_ids(&fields, "bos_token_id", vocab_size)?
-                .and_then(|ids| ids.first().copied()),
-            eos_token_ids: read::token_ids(&fields, "eos_token_id", vocab_size)?
-                .unwrap_or_default(),
-            pad_token_id: read::token_ids(&fields, "pad_token_id", vocab_size)?
-                .and_then(|ids| ids.first().copied()),
+            max_position_embeddings: fields.optional_size(&["max_position_embeddings"], 1..=MAX_CONTEXT)?,
+            bos_token_id: read::token_ids(&fields, "bos_token_id", vocab_size)?.and_then(|ids| ids.first().copied()),
+            eos_token_ids: read::token_ids(&fields, "eos_token_id", vocab_size)?.unwrap_or_default(),
+            pad_token_id: read::token_ids(&fields, "pad_token_id", vocab_size)?.and_then(|ids| ids.first().copied()),
         })
     }
 
@@ -211,11 +203,7 @@ impl Config {
         let map = parse_object(text, file)?;
         let fields = Fields { map: &map, file };
         let ids = |field| read::token_ids(&fields, field, self.vocab_size);
-        let (bos, eos, pad) = (
-            ids("bos_token_id")?,
-            ids("eos_token_id")?,
-            ids("pad_token_id")?,
-        );
+        let (bos, eos, pad) = (ids("bos_token_id")?, ids("eos_token_id")?, ids("pad_token_id")?);
         if let Some(id) = bos.and_then(|ids| ids.first().copied()) {
             self.bos_token_id = Some(id);
         }
@@ -241,17 +229,10 @@ impl Config {
 
 /// Reads a configuration file, unless it is absurdly large.
 fn read_limited(path: &Path) -> Result<String, ConfigError> {
-    let io = |source| ConfigError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let io = |source| ConfigError::Io { path: path.to_owned(), source };
     let bytes = std::fs::metadata(path).map_err(io)?.len();
     if bytes > MAX_FILE_BYTES {
-        return Err(ConfigError::TooLarge {
-            path: path.to_owned(),
-            bytes,
-            limit: MAX_FILE_BYTES,
-        });
+        return Err(ConfigError::TooLarge { path: path.to_owned(), bytes, limit: MAX_FILE_BYTES });
     }
     std::fs::read_to_string(path).map_err(io)
 }

@@ -58,9 +58,7 @@ pub enum ConfigError {
         spellings: String,
     },
     /// A field has another type.
-    #[error(
-        "{field} is {found}, expected {expected}\n  --> {file}\nhelp: correct the value of {field}"
-    )]
+    #[error("{field} is {found}, expected {expected}\n  --> {file}\nhelp: correct the value of {field}")]
     WrongType {
         /// The file.
         file: String,
@@ -139,10 +137,7 @@ pub struct Place {
 
 impl Place {
     pub(crate) fn new(file: impl Into<String>, tensor: impl Into<String>) -> Box<Place> {
-        Box::new(Place {
-            file: file.into(),
-            tensor: tensor.into(),
-        })
+        Box::new(Place { file: file.into(), tensor: tensor.into() })
     }
 }
 
@@ -183,9 +178,7 @@ pub enum CheckpointError {
         shard: String,
     },
     /// `model.safetensors.index.json` is not an index.
-    #[error(
-        "the index of the shards is not valid: {reason}\n  --> {file}\nhelp: download it again"
-    )]
+    #[error("the index of the shards is not valid: {reason}\n  --> {file}\nhelp: download it again")]
     Index {
         /// The file.
         file: String,

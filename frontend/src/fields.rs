@@ -13,13 +13,9 @@ pub(crate) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// The value under whichever spelling is there; null counts as absent, two spellings must agree.
-    pub fn find(
-        &self,
-        spellings: &[&'static str],
-    ) -> Result<Option<(&'static str, &'a Value)>, ConfigError> {
-        let mut present = spellings
-            .iter()
-            .filter_map(|&name| Some((name, self.map.get(name).filter(|v| !v.is_null())?)));
+    pub fn find(&self, spellings: &[&'static str]) -> Result<Option<(&'static str, &'a Value)>, ConfigError> {
+        let mut present =
+            spellings.iter().filter_map(|&name| Some((name, self.map.get(name).filter(|v| !v.is_null())?)));
         let Some(first) = present.next() else {
             return Ok(None);
         };
@@ -35,11 +31,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A required whole number within `range`.
-    pub fn size(
-        &self,
-        spellings: &[&'static str],
-        range: RangeInclusive<usize>,
-    ) -> Result<usize, ConfigError> {
+    pub fn size(&self, spellings: &[&'static str], range: RangeInclusive<usize>) -> Result<usize, ConfigError> {
         match self.optional_size(spellings, range)? {
             Some(value) => Ok(value),
             None => Err(ConfigError::Missing {
@@ -56,18 +48,11 @@ impl<'a> Fields<'a> {
         spellings: &[&'static str],
         range: RangeInclusive<usize>,
     ) -> Result<Option<usize>, ConfigError> {
-        self.find(spellings)?
-            .map(|(field, value)| self.whole_number(field, value, range))
-            .transpose()
+        self.find(spellings)?.map(|(field, value)| self.whole_number(field, value, range)).transpose()
     }
 
     /// `value` as a whole number within `range`.
-    pub fn whole_number(
-        &self,
-        field: &str,
-        value: &Value,
-        range: RangeInclusive<usize>,
-    ) -> Result<usize, ConfigError> {
+    pub fn whole_number(&self, field: &str, value: &Value, range: RangeInclusive<usize>) -> Result<usize, ConfigError> {
         let Value::Number(number) = value else {
             return Err(self.wrong_type(field, value, "a whole number"));
         };
@@ -91,10 +76,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A string.
-    pub fn text(
-        &self,
-        spellings: &[&'static str],
-    ) -> Result<Option<(&'static str, &'a str)>, ConfigError> {
+    pub fn text(&self, spellings: &[&'static str]) -> Result<Option<(&'static str, &'a str)>, ConfigError> {
         match self.find(spellings)? {
             None => Ok(None),
             Some((field, Value::String(value))) => Ok(Some((field, value))),
@@ -118,39 +100,18 @@ impl<'a> Fields<'a> {
     }
 
     pub fn wrong_type(&self, field: &str, found: &Value, expected: &'static str) -> ConfigError {
-        ConfigError::WrongType {
-            file: self.file.to_owned(),
-            field: field.to_owned(),
-            found: kind(found),
-            expected,
-        }
+        ConfigError::WrongType { file: self.file.to_owned(), field: field.to_owned(), found: kind(found), expected }
     }
 
     pub fn out_of_range(&self, field: &str, found: String, expected: String) -> ConfigError {
-        ConfigError::OutOfRange {
-            file: self.file.to_owned(),
-            field: field.to_owned(),
-            found,
-            expected,
-        }
+        ConfigError::OutOfRange { file: self.file.to_owned(), field: field.to_owned(), found, expected }
     }
 
     pub fn disagree(&self, a: &str, b: &str, found: String, help: String) -> ConfigError {
-        ConfigError::Disagree {
-            file: self.file.to_owned(),
-            a: a.to_owned(),
-            b: b.to_owned(),
-            found,
-            help,
-        }
+        ConfigError::Disagree { file: self.file.to_owned(), a: a.to_owned(), b: b.to_owned(), found, help }
     }
 
     pub fn unsupported(&self, field: &str, what: String, help: &'static str) -> ConfigError {
-        ConfigError::Unsupported {
-            file: self.file.to_owned(),
-            field: field.to_owned(),
-            what,
-            help,
-        }
+        ConfigError::Unsupported { file: self.file.to_owned(), field: field.to_owned(), what, help }
     }
 }

@@ -43,26 +43,16 @@ impl Header {
     /// When the header is not one, or a tensor's place in the file makes no sense.
     pub fn parse(bytes: &[u8], file: &str) -> Result<Header, CheckpointError> {
         let json = json_range(bytes, file)?;
-        let Infos(infos) = serde_json::from_slice(&bytes[json.clone()]).map_err(|error| {
-            CheckpointError::Header {
-                file: file.to_owned(),
-                reason: error.to_string(),
-                help: "download the file again",
-            }
+        let Infos(infos) = serde_json::from_slice(&bytes[json.clone()]).map_err(|error| CheckpointError::Header {
+            file: file.to_owned(),
+            reason: error.to_string(),
+            help: "download the file again",
         })?;
         let mut tensors = BTreeMap::new();
         for (name, info) in infos {
-            let range = data_range(&info, json.end, bytes.len()).map_err(|reason| {
-                CheckpointError::Layout {
-                    place: Place::new(file, name.as_str()),
-                    reason,
-                }
-            })?;
-            let entry = Entry {
-                dtype: info.dtype,
-                shape: info.shape,
-                range,
-            };
+            let range = data_range(&info, json.end, bytes.len())
+                .map_err(|reason| CheckpointError::Layout { place: Place::new(file, name.as_str()), reason })?;
+            let entry = Entry { dtype: info.dtype, shape: info.shape, range };
             tensors.insert(name, entry);
         }
         check_contiguous(&tensors, json.end, bytes.len(), file)?;
@@ -72,11 +62,7 @@ impl Header {
 
 /// Where the JSON of the header is.
 fn json_range(bytes: &[u8], file: &str) -> Result<Range<usize>, CheckpointError> {
-    let header = |reason: String, help| CheckpointError::Header {
-        file: file.to_owned(),
-        reason,
-        help,
-    };
+    let header = |reason: String, help| CheckpointError::Header { file: file.to_owned(), reason, help };
     let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
         return Err(header(
             format!("the file has {} bytes, too few for a header", bytes.len()),
@@ -136,26 +122,18 @@ fn check_contiguous(
     file_bytes: usize,
     file: &str,
 ) -> Result<(), CheckpointError> {
-    let mut by_place: Vec<(&String, &Range<usize>)> = tensors
-        .iter()
-        .map(|(name, entry)| (name, &entry.range))
-        .collect();
+    let mut by_place: Vec<(&String, &Range<usize>)> =
+        tensors.iter().map(|(name, entry)| (name, &entry.range)).collect();
     by_place.sort_by_key(|(_, range)| (range.start, range.end));
     let (mut end, mut last) = (data, "the header");
     for (name, range) in by_place {
-        let layout = |reason: String| CheckpointError::Layout {
-            place: Place::new(file, name.as_str()),
-            reason,
-        };
+        let layout = |reason: String| CheckpointError::Layout { place: Place::new(file, name.as_str()), reason };
         if range.start < end {
             let reason = format!("the tensor overlaps {last} by {} bytes", end - range.start);
             return Err(layout(reason));
         }
         if range.start > end {
-            let reason = format!(
-                "a gap of {} bytes lies between {last} and the tensor",
-                range.start - end
-            );
+            let reason = format!("a gap of {} bytes lies between {last} and the tensor", range.start - end);
             return Err(layout(reason));
         }
         (end, last) = (range.end, name.as_str());
@@ -163,10 +141,7 @@ fn check_contiguous(
     if end != file_bytes {
         return Err(CheckpointError::Header {
             file: file.to_owned(),
-            reason: format!(
-                "{} bytes after {last} belong to no tensor",
-                file_bytes - end
-            ),
+            reason: format!("{} bytes after {last} belong to no tensor", file_bytes - end),
             help: "the file is damaged; download it again",
         });
     }
@@ -200,9 +175,7 @@ impl<'de> Visitor<'de> for InfosVisitor {
             }
             let info = map.next_value()?;
             if infos.insert(name.clone(), info).is_some() {
-                return Err(A::Error::custom(format!(
-                    "the tensor {name:?} is listed twice"
-                )));
+                return Err(A::Error::custom(format!("the tensor {name:?} is listed twice")));
             }
         }
         Ok(Infos(infos))

@@ -8,10 +8,7 @@ const LITERALS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
 /// Parses an object of JSON in which `Infinity`, `-Infinity` and `NaN` may stand as numbers.
 pub(crate) fn parse_object(text: &str, file: &str) -> Result<Map<String, Value>, ConfigError> {
-    let syntax = |reason: String| ConfigError::Syntax {
-        file: file.to_owned(),
-        reason,
-    };
+    let syntax = |reason: String| ConfigError::Syntax { file: file.to_owned(), reason };
     match serde_json::from_str(&quote_literals(text)) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(other) => Err(syntax(format!("{}, expected an object", kind(&other)))),
@@ -27,8 +24,7 @@ fn quote_literals(text: &str) -> String {
     while let Some(c) = rest.chars().next() {
         let len = if in_string && c == '\\' {
             c.len_utf8() + rest.chars().nth(1).map_or(0, char::len_utf8)
-        } else if !in_string && let Some(literal) = LITERALS.iter().find(|l| rest.starts_with(**l))
-        {
+        } else if !in_string && let Some(literal) = LITERALS.iter().find(|l| rest.starts_with(**l)) {
             out.push('"');
             out.push_str(literal);
             out.push('"');

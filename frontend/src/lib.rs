@@ -3,6 +3,7 @@
 //! [`Config`] is the checked architecture, [`Checkpoint`] adds where every tensor is (only headers are read), and
 //! [`names::tensors`] is the one table of the tensors a model has, their names and their shapes.
 
+pub mod analyze;
 pub mod checkpoint;
 pub mod config;
 pub mod error;
@@ -13,6 +14,7 @@ mod json;
 pub mod names;
 mod shards;
 
+pub use analyze::Analysis;
 pub use checkpoint::Checkpoint;
 pub use config::{AttentionShape, Config, LayerKind, MambaShape};
 pub use error::{CheckpointError, ConfigError};

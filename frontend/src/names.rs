@@ -14,11 +14,7 @@ use crate::config::{Config, LayerKind};
 use serde::Serialize;
 
 const PREFIXES: [&str; 2] = ["backbone.", "model."];
-const EMBEDDINGS: [&str; 3] = [
-    "embeddings.weight",
-    "embedding.weight",
-    "embed_tokens.weight",
-];
+const EMBEDDINGS: [&str; 3] = ["embeddings.weight", "embedding.weight", "embed_tokens.weight"];
 const FINAL_NORMS: [&str; 2] = ["norm_f.weight", "norm.weight"];
 /// Canonical and actual name of the head.
 const LM_HEAD: &str = "lm_head.weight";
@@ -34,11 +30,7 @@ pub struct Names {
 impl Default for Names {
     /// The names of the 2025 releases.
     fn default() -> Names {
-        Names {
-            prefix: PREFIXES[0],
-            embeddings: EMBEDDINGS[0],
-            final_norm: FINAL_NORMS[0],
-        }
+        Names { prefix: PREFIXES[0], embeddings: EMBEDDINGS[0], final_norm: FINAL_NORMS[0] }
     }
 }
 
@@ -50,10 +42,7 @@ impl Names {
             Some(Names {
                 prefix,
                 embeddings: EMBEDDINGS.into_iter().find(there)?,
-                final_norm: FINAL_NORMS
-                    .into_iter()
-                    .find(there)
-                    .unwrap_or(FINAL_NORMS[0]),
+                final_norm: FINAL_NORMS.into_iter().find(there).unwrap_or(FINAL_NORMS[0]),
             })
         })
     }
@@ -147,26 +136,9 @@ impl Role {
         match self {
             Role::Embedding | Role::LmHead => &["vocab_size", "hidden_size"],
             Role::LayerNorm | Role::FinalNorm => &["hidden_size"],
-            Role::InProj => &[
-                "mamba_num_heads",
-                "mamba_head_dim",
-                "n_groups",
-                "ssm_state_size",
-                "hidden_size",
-            ],
-            Role::Conv1d => &[
-                "mamba_num_heads",
-                "mamba_head_dim",
-                "n_groups",
-                "ssm_state_size",
-                "conv_kernel",
-            ],
-            Role::Conv1dBias => &[
-                "mamba_num_heads",
-                "mamba_head_dim",
-                "n_groups",
-                "ssm_state_size",
-            ],
+            Role::InProj => &["mamba_num_heads", "mamba_head_dim", "n_groups", "ssm_state_size", "hidden_size"],
+            Role::Conv1d => &["mamba_num_heads", "mamba_head_dim", "n_groups", "ssm_state_size", "conv_kernel"],
+            Role::Conv1dBias => &["mamba_num_heads", "mamba_head_dim", "n_groups", "ssm_state_size"],
             Role::ALog | Role::D | Role::DtBias => &["mamba_num_heads"],
             Role::MixerNorm => &["mamba_num_heads", "mamba_head_dim"],
             Role::OutProj => &["hidden_size", "mamba_num_heads", "mamba_head_dim"],
@@ -225,12 +197,7 @@ impl TensorSpec {
             "head_dim" => config.attention.head_dim,
             other => unreachable!("{other} is not in the table of Role::fields"),
         };
-        let facts: Vec<String> = self
-            .role
-            .fields()
-            .iter()
-            .map(|field| format!("{field} = {}", value(field)))
-            .collect();
+        let facts: Vec<String> = self.role.fields().iter().map(|field| format!("{field} = {}", value(field))).collect();
         facts.join(", ")
     }
 }
@@ -242,23 +209,13 @@ pub fn tensors(config: &Config, names: &Names, with_head: bool) -> Vec<TensorSpe
             Some(layer) => format!("layers.{layer}.{}", role.suffix()),
             None => role.suffix().to_owned(),
         };
-        TensorSpec {
-            role,
-            layer,
-            name: names.actual(&canonical),
-            canonical,
-            shape,
-        }
+        TensorSpec { role, layer, name: names.actual(&canonical), canonical, shape }
     };
     let (vocab, hidden) = (config.vocab_size, config.hidden_size);
     let mut all = vec![spec(None, (Role::Embedding, vec![vocab, hidden]))];
     for (layer, kind) in config.layers.iter().enumerate() {
         all.push(spec(Some(layer), (Role::LayerNorm, vec![hidden])));
-        all.extend(
-            mixer(config, *kind)
-                .into_iter()
-                .map(|t| spec(Some(layer), t)),
-        );
+        all.extend(mixer(config, *kind).into_iter().map(|t| spec(Some(layer), t)));
     }
     all.push(spec(None, (Role::FinalNorm, vec![hidden])));
     if with_head {

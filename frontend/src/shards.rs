@@ -49,10 +49,7 @@ impl Shards {
             return Shards::open_index(dir).map(Some);
         }
         match lone_shard(dir) {
-            Some(shard) => Err(CheckpointError::NoIndex {
-                dir: dir.to_owned(),
-                shard,
-            }),
+            Some(shard) => Err(CheckpointError::NoIndex { dir: dir.to_owned(), shard }),
             None => Ok(None),
         }
     }
@@ -74,44 +71,23 @@ impl Shards {
                 }
             }
         }
-        match index
-            .weight_map
-            .iter()
-            .find(|(tensor, _)| !shards.tensors.contains_key(*tensor))
-        {
-            Some((tensor, shard)) => Err(CheckpointError::NotInShard {
-                shard: shard.clone(),
-                tensor: tensor.clone(),
-            }),
+        match index.weight_map.iter().find(|(tensor, _)| !shards.tensors.contains_key(*tensor)) {
+            Some((tensor, shard)) => Err(CheckpointError::NotInShard { shard: shard.clone(), tensor: tensor.clone() }),
             None => Ok(shards),
         }
     }
 
     /// Maps one file and reads its header.
-    fn map(
-        &mut self,
-        dir: &Path,
-        name: &str,
-        help: &'static str,
-    ) -> Result<Header, CheckpointError> {
+    fn map(&mut self, dir: &Path, name: &str, help: &'static str) -> Result<Header, CheckpointError> {
         let path = dir.join(name);
-        let io = |source| CheckpointError::Io {
-            file: name.to_owned(),
-            path: path.clone(),
-            source,
-            help,
-        };
+        let io = |source| CheckpointError::Io { file: name.to_owned(), path: path.clone(), source, help };
         let file = File::open(&path).map_err(io)?;
         // SAFETY: the map is read-only. Another process that truncates or rewrites the file while it is mapped would
         // break the promise; every reader of memory-mapped weights lives with that, and no pointer is formed from the
         // contents.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         let header = Header::parse(&map, name)?;
-        self.files.push(Shard {
-            name: name.to_owned(),
-            map,
-            header: header.json.clone(),
-        });
+        self.files.push(Shard { name: name.to_owned(), map, header: header.json.clone() });
         Ok(header)
     }
 
@@ -144,9 +120,7 @@ impl Shards {
 
     /// Names and sizes of the files.
     pub fn files(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.files
-            .iter()
-            .map(|file| (file.name.as_str(), file.map.len() as u64))
+        self.files.iter().map(|file| (file.name.as_str(), file.map.len() as u64))
     }
 
     /// The name of the file if there is one, of the index if there are shards.
@@ -176,31 +150,20 @@ fn read_index(dir: &Path) -> Result<Index, CheckpointError> {
         source,
         help: "is the download complete?",
     };
-    let invalid = |reason: String| CheckpointError::Index {
-        file: INDEX.to_owned(),
-        reason,
-    };
+    let invalid = |reason: String| CheckpointError::Index { file: INDEX.to_owned(), reason };
     let bytes = std::fs::metadata(&path).map_err(io)?.len();
     if bytes > MAX_INDEX_BYTES {
-        return Err(invalid(format!(
-            "it has {bytes} bytes, more than any index"
-        )));
+        return Err(invalid(format!("it has {bytes} bytes, more than any index")));
     }
     let text = std::fs::read(&path).map_err(io)?;
     let index: Index = serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
     if index.weight_map.is_empty() {
         return Err(invalid("weight_map lists no tensor".into()));
     }
-    match index
-        .weight_map
-        .iter()
-        .find(|(_, name)| !is_plain_file_name(name))
-    {
-        Some((tensor, name)) => Err(CheckpointError::UnsafePath {
-            file: INDEX.to_owned(),
-            tensor: tensor.clone(),
-            name: name.clone(),
-        }),
+    match index.weight_map.iter().find(|(_, name)| !is_plain_file_name(name)) {
+        Some((tensor, name)) => {
+            Err(CheckpointError::UnsafePath { file: INDEX.to_owned(), tensor: tensor.clone(), name: name.clone() })
+        }
         None => Ok(index),
     }
 }

@@ -12,11 +12,7 @@ pub(super) fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), ConfigError>
     if let Some((field, model)) = fields.text(&["model_type"])?
         && model != "nemotron_h"
     {
-        return Err(fields.unsupported(
-            field,
-            format!("models of type {model:?} are"),
-            OTHER_MODEL,
-        ));
+        return Err(fields.unsupported(field, format!("models of type {model:?} are"), OTHER_MODEL));
     }
     for field in ["attention_bias", "mlp_bias", "use_bias", "mamba_proj_bias"] {
         if fields.flag(&[field], false)? {
@@ -27,10 +23,7 @@ pub(super) fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), ConfigError>
             ));
         }
     }
-    for (field, known) in [
-        ("mamba_hidden_act", ["silu", "swish"].as_slice()),
-        ("mlp_hidden_act", &["relu2"]),
-    ] {
+    for (field, known) in [("mamba_hidden_act", ["silu", "swish"].as_slice()), ("mlp_hidden_act", &["relu2"])] {
         if let Some((_, found)) = fields.text(&[field])?
             && !known.contains(&found)
         {
@@ -42,18 +35,11 @@ pub(super) fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), ConfigError>
         }
     }
     for (field, what) in [
-        (
-            "quantization_config",
-            "checkpoints that are quantized already are",
-        ),
+        ("quantization_config", "checkpoints that are quantized already are"),
         ("sliding_window", "sliding-window attention is"),
     ] {
         if fields.find(&[field])?.is_some() {
-            return Err(fields.unsupported(
-                field,
-                what.into(),
-                "use the bf16 release of a model with full attention",
-            ));
+            return Err(fields.unsupported(field, what.into(), "use the bf16 release of a model with full attention"));
         }
     }
     Ok(())
@@ -127,12 +113,7 @@ fn layer_list(
                     format!("layer {layer} is a mixture of experts ({word:?}); such layers are"),
                     "nemoc compiles dense models: Nemotron-H and Nemotron-Nano-v2, not the MoE models of Nemotron 3",
                 )),
-                _ => Err(ConfigError::UnknownLayer {
-                    file: fields.file.to_owned(),
-                    field,
-                    layer,
-                    found: word,
-                }),
+                _ => Err(ConfigError::UnknownLayer { file: fields.file.to_owned(), field, layer, found: word }),
             }
         })
         .collect::<Result<Vec<_>, _>>()?;
@@ -150,33 +131,18 @@ pub(super) fn mamba(fields: &Fields<'_>) -> Result<MambaShape, ConfigError> {
         head_dim: fields.size(&["mamba_head_dim"], 1..=MAX_SIZE)?,
         groups: fields.size(&["n_groups", "mamba_n_groups"], 1..=MAX_SIZE)?,
         state_size: fields.size(&["ssm_state_size", "mamba_state_dim"], 1..=MAX_SIZE)?,
-        conv_kernel: fields
-            .optional_size(&["conv_kernel", "mamba_d_conv"], 2..=MAX_CONV_KERNEL)?
-            .unwrap_or(4),
+        conv_kernel: fields.optional_size(&["conv_kernel", "mamba_d_conv"], 2..=MAX_CONV_KERNEL)?.unwrap_or(4),
         conv_bias: fields.flag(&["use_conv_bias", "mamba_conv_bias"], true)?,
         dt_min,
         dt_max,
     };
-    limit_product(
-        fields,
-        ["mamba_num_heads", "mamba_head_dim"],
-        shape.heads,
-        shape.head_dim,
-    )?;
-    limit_product(
-        fields,
-        ["n_groups", "ssm_state_size"],
-        shape.groups,
-        shape.state_size,
-    )?;
+    limit_product(fields, ["mamba_num_heads", "mamba_head_dim"], shape.heads, shape.head_dim)?;
+    limit_product(fields, ["n_groups", "ssm_state_size"], shape.groups, shape.state_size)?;
     if !shape.heads.is_multiple_of(shape.groups) {
         return Err(fields.disagree(
             "mamba_num_heads",
             "n_groups",
-            format!(
-                "{} heads do not divide into {} groups",
-                shape.heads, shape.groups
-            ),
+            format!("{} heads do not divide into {} groups", shape.heads, shape.groups),
             "every group has the same number of heads".into(),
         ));
     }
@@ -187,17 +153,10 @@ pub(super) fn attention(fields: &Fields<'_>) -> Result<AttentionShape, ConfigErr
     let heads = fields.size(&["num_attention_heads"], 1..=MAX_SIZE)?;
     let shape = AttentionShape {
         heads,
-        kv_heads: fields
-            .optional_size(&["num_key_value_heads"], 1..=MAX_SIZE)?
-            .unwrap_or(heads),
+        kv_heads: fields.optional_size(&["num_key_value_heads"], 1..=MAX_SIZE)?.unwrap_or(heads),
         head_dim: fields.size(&["head_dim", "attention_head_dim"], 1..=MAX_SIZE)?,
     };
-    limit_product(
-        fields,
-        ["num_attention_heads", "head_dim"],
-        heads,
-        shape.head_dim,
-    )?;
+    limit_product(fields, ["num_attention_heads", "head_dim"], heads, shape.head_dim)?;
     if !heads.is_multiple_of(shape.kv_heads) {
         return Err(fields.disagree(
             "num_attention_heads",
@@ -210,19 +169,10 @@ pub(super) fn attention(fields: &Fields<'_>) -> Result<AttentionShape, ConfigErr
 }
 
 /// Two sizes whose product is a width too.
-fn limit_product(
-    fields: &Fields<'_>,
-    names: [&str; 2],
-    a: usize,
-    b: usize,
-) -> Result<(), ConfigError> {
+fn limit_product(fields: &Fields<'_>, names: [&str; 2], a: usize, b: usize) -> Result<(), ConfigError> {
     if a * b > MAX_SIZE {
         let field = names.join(" * ");
-        return Err(fields.out_of_range(
-            &field,
-            format!("{a} * {b}"),
-            format!("at most {MAX_SIZE}"),
-        ));
+        return Err(fields.out_of_range(&field, format!("{a} * {b}"), format!("at most {MAX_SIZE}")));
     }
     Ok(())
 }
@@ -233,10 +183,7 @@ fn time_step_limit(fields: &Fields<'_>) -> Result<(f32, Option<f32>), ConfigErro
         return Ok((0.0, None));
     };
     let limits = match value {
-        Value::Array(items) if items.len() == 2 => [
-            fields.float(field, &items[0])?,
-            fields.float(field, &items[1])?,
-        ],
+        Value::Array(items) if items.len() == 2 => [fields.float(field, &items[0])?, fields.float(field, &items[1])?],
         other => return Err(fields.wrong_type(field, other, "a list of two numbers")),
     };
     let [min, max] = limits.map(|limit| limit as f32);
@@ -280,9 +227,7 @@ pub(super) fn token_ids(
 ) -> Result<Option<Vec<u32>>, ConfigError> {
     let id = |value: &Value| {
         // Fits: vocab_size is at most MAX_SIZE.
-        fields
-            .whole_number(field, value, 0..=vocab_size - 1)
-            .map(|id| id as u32)
+        fields.whole_number(field, value, 0..=vocab_size - 1).map(|id| id as u32)
     };
     match fields.find(&[field])? {
         None => Ok(None),

@@ -66,11 +66,7 @@ impl Stored {
 pub fn stored(config: &Value, names: &Names) -> Vec<Stored> {
     let config = parse(config).unwrap();
     let specs: Vec<TensorSpec> = names::tensors(&config, names, !config.tied_head);
-    let bf16 = |spec: TensorSpec| Stored {
-        name: spec.name,
-        dtype: "BF16",
-        shape: spec.shape,
-    };
+    let bf16 = |spec: TensorSpec| Stored { name: spec.name, dtype: "BF16", shape: spec.shape };
     specs.into_iter().map(bf16).collect()
 }
 
@@ -81,8 +77,7 @@ pub fn file(tensors: &[Stored]) -> Vec<u8> {
     for tensor in tensors {
         let start = end;
         end += tensor.bytes();
-        let info =
-            json!({"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [start, end]});
+        let info = json!({"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [start, end]});
         header.insert(tensor.name.clone(), info);
     }
     with_header(&Value::Object(header).to_string(), end)
@@ -115,15 +110,10 @@ impl Folder {
     pub fn sharded(config: &Value) -> Folder {
         let tensors = stored(config, &Names::default());
         let (a, b) = tensors.split_at(tensors.len() / 2);
-        let folder = Folder::new(config)
-            .with("a.safetensors", &file(a))
-            .with("b.safetensors", &file(b));
+        let folder = Folder::new(config).with("a.safetensors", &file(a)).with("b.safetensors", &file(b));
         let place = |shard: &'static str| move |t: &Stored| (t.name.clone(), json!(shard));
-        let map: serde_json::Map<_, _> = a
-            .iter()
-            .map(place("a.safetensors"))
-            .chain(b.iter().map(place("b.safetensors")))
-            .collect();
+        let map: serde_json::Map<_, _> =
+            a.iter().map(place("a.safetensors")).chain(b.iter().map(place("b.safetensors"))).collect();
         folder.index(&json!({"metadata": {"total_size": 0}, "weight_map": map}))
     }
 
@@ -154,8 +144,6 @@ impl Folder {
 
     /// The message with which it cannot be opened.
     pub fn refusal(&self) -> String {
-        frontend::Checkpoint::open(self.path())
-            .unwrap_err()
-            .to_string()
+        frontend::Checkpoint::open(self.path()).unwrap_err().to_string()
     }
 }
