@@ -13,9 +13,11 @@ pub mod import;
 mod json;
 pub mod names;
 mod shards;
+pub mod synth;
 
 pub use analyze::Analysis;
 pub use checkpoint::Checkpoint;
 pub use config::{AttentionShape, Config, LayerKind, MambaShape};
 pub use error::{CheckpointError, ConfigError};
 pub use names::{Names, Role, TensorSpec};
+pub use synth::{SynthError, SynthOptions, SynthReport, synthesize};
