@@ -9,8 +9,10 @@
 //! [`weights`] is what code generation evaluates.
 
 mod alias;
+mod border;
 pub mod error;
 pub mod irdl;
+pub mod manager;
 pub mod module;
 pub mod ops;
 pub mod pass;
@@ -21,5 +23,5 @@ pub mod verify;
 mod weight_ops;
 pub mod weights;
 
-pub use error::IrError;
+pub use error::{IrError, Violation};
 pub use melior;

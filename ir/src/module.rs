@@ -1,6 +1,7 @@
 //! Modules: making, reading, printing and walking them.
 
-use crate::error::IrError;
+use crate::border;
+use crate::error::{IrError, Violation};
 use crate::ops::{Builder, Op};
 use crate::types::NemoType;
 use melior::{
@@ -13,8 +14,6 @@ use melior::{
         r#type::FunctionType,
     },
 };
-use std::cell::RefCell;
-use std::rc::Rc;
 
 /// The function that holds the graph of a step: `(tokens) -> logits`.
 pub const FORWARD: &str = "forward";
@@ -71,8 +70,8 @@ pub fn logits_type(module: &Module<'_>) -> Result<NemoType, IrError> {
 fn find_forward<'c, 'm>(module: &'m Module<'c>) -> Option<OperationRef<'c, 'm>> {
     let mut next = module.body().first_operation();
     while let Some(op) = next {
-        let name = op.attribute("sym_name").ok().and_then(|name| StringAttribute::try_from(name).ok());
-        if name.is_some_and(|name| name.value() == FORWARD) {
+        let name = op.attribute("sym_name").ok().and_then(border::string_value);
+        if name.as_deref() == Some(FORWARD) {
             // SAFETY: the operation lives in the module, which outlives 'm.
             return Some(unsafe { OperationRef::from_raw(op.to_raw()) });
         }
@@ -120,12 +119,7 @@ pub fn type_of(value: melior::ir::Value<'_, '_>) -> NemoType {
 
 /// Name in a location: of a tensor, layer or linear. Empty when the op has none.
 pub fn location_name(op: &OperationRef<'_, '_>) -> String {
-    let location = op.location();
-    if location.is_name() {
-        location.name_value().as_string_ref().as_str().unwrap_or_default().to_owned()
-    } else {
-        String::new()
-    }
+    border::name_of(op.location())
 }
 
 /// Sets a string attribute of the module, for example its stage.
@@ -136,14 +130,14 @@ pub fn set_string<'c>(context: &'c Context, module: &mut Module<'c>, name: &str,
 /// A string attribute of the module.
 pub fn get_string(module: &Module<'_>, name: &str) -> Option<String> {
     let attribute: Attribute<'_> = module.as_operation().attribute(name).ok()?;
-    Some(StringAttribute::try_from(attribute).ok()?.value().to_owned())
+    border::string_value(attribute)
 }
 
-/// Copies the attributes of one module to another.
-pub(crate) fn copy_attributes<'c>(from: &Module<'c>, to: &mut Module<'c>) {
+/// Copies the attributes of one module to another: what a pass does that starts its new module itself.
+pub fn copy_attributes<'c>(from: &Module<'c>, to: &mut Module<'c>) {
     let attributes: Vec<(Identifier<'c>, Attribute<'c>)> = from.as_operation().attributes().collect();
     for (name, value) in attributes {
-        let name = name.as_string_ref().as_str().unwrap_or_default().to_owned();
+        let name = border::identifier_text(name);
         to.as_operation_mut().set_attribute(&name, value);
     }
 }
@@ -151,34 +145,80 @@ pub(crate) fn copy_attributes<'c>(from: &Module<'c>, to: &mut Module<'c>) {
 /// The text of a module, with locations; types are written once, as aliases.
 pub fn print(module: &Module<'_>) -> String {
     let flags = OperationPrintingFlags::new().enable_debug_info(true, false);
-    let text = module.as_operation().to_string_with_flags(flags).expect("bug: MLIR prints text that is not UTF-8");
-    crate::alias::with_aliases(&text)
+    crate::alias::with_aliases(&border::operation_text(&module.as_operation(), &flags))
 }
+
+/// Nesting of brackets in text that [`parse`] accepts; MLIR's parser recurses, and the stack ends somewhere.
+const MAX_NESTING: usize = 64;
 
 /// Reads a module.
 ///
 /// # Errors
 /// When the text is not MLIR of the nemo and func dialects; carries MLIR's diagnostics.
 pub fn parse<'c>(context: &'c Context, text: &str) -> Result<Module<'c>, IrError> {
-    let (module, diagnostics) = with_diagnostics(context, || Module::parse(context, text));
-    module.ok_or(IrError::Parse { diagnostics: diagnostics.join("\n") })
+    if let Some(violation) = unreadable(text) {
+        return Err(IrError::Parse(vec![violation]));
+    }
+    let (module, diagnostics) = border::with_diagnostics(context, || Module::parse(context, text));
+    module.ok_or(IrError::Parse(diagnostics))
 }
 
-/// Runs `action` and collects what MLIR reports meanwhile, in place of printing it.
-pub(crate) fn with_diagnostics<T>(context: &Context, action: impl FnOnce() -> T) -> (T, Vec<String>) {
-    let seen = Rc::new(RefCell::new(Vec::new()));
-    let sink = Rc::clone(&seen);
-    let id = context.attach_diagnostic_handler(move |diagnostic| {
-        sink.borrow_mut().push(format!("{}: {diagnostic}", diagnostic.location()));
-        true
-    });
-    let value = action();
-    context.detach_diagnostic_handler(id);
-    let collected = seen.borrow().clone();
-    (value, collected)
+/// Why text must not reach MLIR's parser: a NUL would end it early, deep nesting would overflow its stack, and affine
+/// expressions, which nemo has no use for, recurse without brackets.
+fn unreadable(text: &str) -> Option<Violation> {
+    let mut depth = 0_usize;
+    for (index, line) in text.lines().enumerate() {
+        let line = line_of_code(line);
+        depth = nesting(&line, depth);
+        let message = if line.contains('\0') {
+            "a NUL character".to_owned()
+        } else if depth > MAX_NESTING {
+            format!("brackets nest deeper than {MAX_NESTING}")
+        } else if line.contains("affine_") {
+            "affine maps and sets are not part of the nemo dialect".to_owned()
+        } else {
+            continue;
+        };
+        return Some(Violation { at: String::new(), line: Some(index + 1), message });
+    }
+    None
 }
 
-/// Whether two types print the same; MLIR types of one context are unique.
+/// A line without comments, string contents and arrows.
+fn line_of_code(line: &str) -> String {
+    let mut code = String::with_capacity(line.len());
+    let mut characters = line.chars().peekable();
+    let mut in_string = false;
+    while let Some(character) = characters.next() {
+        match (in_string, character) {
+            (true, '\\') => drop(characters.next()),
+            (_, '"') => in_string = !in_string,
+            (_, '\0') => code.push('\0'),
+            (true, _) => {}
+            (false, '/') if characters.peek() == Some(&'/') => break,
+            (false, '-') if characters.peek() == Some(&'>') => drop(characters.next()),
+            (false, _) => code.push(character),
+        }
+    }
+    code
+}
+
+/// The deepest nesting in a line that starts at `depth`, if it is too deep, else the nesting at its end.
+fn nesting(code: &str, mut depth: usize) -> usize {
+    for character in code.chars() {
+        match character {
+            '(' | '[' | '{' | '<' => depth += 1,
+            ')' | ']' | '}' | '>' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_NESTING {
+            return depth;
+        }
+    }
+    depth
+}
+
+/// Whether two types are the same: MLIR keeps one of each in a context.
 pub fn same_type(a: Type<'_>, b: Type<'_>) -> bool {
-    a.to_string() == b.to_string()
+    a == b
 }

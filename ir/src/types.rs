@@ -237,7 +237,7 @@ pub enum NemoType {
 impl NemoType {
     /// Reads a type back from MLIR; `None` for types of other dialects.
     pub fn of(r#type: Type<'_>) -> Option<Self> {
-        Self::parse(&r#type.to_string())
+        Self::parse(&crate::border::type_text(r#type))
     }
 
     /// Parses the MLIR text of a type.

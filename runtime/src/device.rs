@@ -51,11 +51,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits {
-            step_rows: 512,
-            context: None,
-            state_bytes: None,
-        }
+        Limits { step_rows: 512, context: None, state_bytes: None }
     }
 }
 
@@ -169,22 +165,12 @@ fn floats_of(bytes: &[u8]) -> Vec<f32> {
 /// Looks at a step as it runs: calibration reads the inputs of the linears this way.
 pub trait Observer {
     /// Called before launch `index`.
-    fn before(
-        &mut self,
-        _index: usize,
-        _launch: &Launch,
-        _device: &dyn LaunchByLaunch,
-    ) -> Result<(), DeviceError> {
+    fn before(&mut self, _index: usize, _launch: &Launch, _device: &dyn LaunchByLaunch) -> Result<(), DeviceError> {
         Ok(())
     }
 
     /// Called after launch `index`.
-    fn after(
-        &mut self,
-        _index: usize,
-        _launch: &Launch,
-        _device: &dyn LaunchByLaunch,
-    ) -> Result<(), DeviceError> {
+    fn after(&mut self, _index: usize, _launch: &Launch, _device: &dyn LaunchByLaunch) -> Result<(), DeviceError> {
         Ok(())
     }
 }
@@ -289,9 +275,7 @@ pub enum DeviceError {
     },
 
     /// The memory of the machine did not suffice.
-    #[error(
-        "{bytes} bytes for {what} could not be allocated\nhelp: lower the step size or the context"
-    )]
+    #[error("{bytes} bytes for {what} could not be allocated\nhelp: lower the step size or the context")]
     OutOfMemory {
         /// What it was for.
         what: String,

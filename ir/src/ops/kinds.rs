@@ -169,7 +169,7 @@ impl AttributeWord for string {
         StringAttribute::new(context, value).into()
     }
     fn from_mlir(attribute: Attribute<'_>) -> Option<String> {
-        Some(StringAttribute::try_from(attribute).ok()?.value().to_owned())
+        crate::border::string_value(attribute)
     }
 }
 

@@ -78,5 +78,4 @@ pub enum PlanError {
     },
 }
 
-const DAMAGED: &str =
-    "the artifact is damaged or was not written by nemoc; compile the model again";
+const DAMAGED: &str = "the artifact is damaged or was not written by nemoc; compile the model again";

@@ -13,10 +13,7 @@ pub const K_ALIGN: usize = 32;
 /// One kernel and its arguments.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "snake_case")]
-#[expect(
-    missing_docs,
-    reason = "the formula at each variant defines its fields"
-)]
+#[expect(missing_docs, reason = "the formula at each variant defines its fields")]
 pub enum Kernel {
     /// `out[t] = table[token[t]]`, dequantized to f32.
     Embed { table: Embedding, out: BufferId },
@@ -25,75 +22,32 @@ pub enum Kernel {
     SelectOutputs { x: BufferId, out: BufferId },
 
     /// `out = a + b`. `out` may be `a`.
-    Add {
-        a: BufferId,
-        b: BufferId,
-        out: BufferId,
-    },
+    Add { a: BufferId, b: BufferId, out: BufferId },
 
     /// RMSNorm (Zhang and Sennrich 2019): `y = x / sqrt(mean(x^2) + eps) * weight`, then [`Emit`].
     ///
     /// With `delta`: `x += delta` first, and the sum is written back to `x` (residual add fused into the norm).
-    RmsNorm {
-        x: BufferId,
-        delta: Option<BufferId>,
-        weight: Option<String>,
-        eps: f32,
-        emit: Emit,
-    },
+    RmsNorm { x: BufferId, delta: Option<BufferId>, weight: Option<String>, eps: f32, emit: Emit },
 
     /// `y = relu(x)^2` if `relu2`, else `y = x`; then [`Emit`]. Stand-alone activation, rotation and quantization.
-    Map {
-        x: BufferId,
-        relu2: bool,
-        emit: Emit,
-    },
+    Map { x: BufferId, relu2: bool, emit: Emit },
 
     /// One input, one or more weights: `out_s = epilogue_s(x @ weight_s^T)`. Segments share one launch because they
     /// share the input (z, xBC and dt of in_proj; q, k and v).
-    Linear {
-        x: Activation,
-        in_features: usize,
-        segments: Vec<Segment>,
-    },
+    Linear { x: Activation, in_features: usize, segments: Vec<Segment> },
 
     /// `out[t, n] = acc[t, n] as f32 * (x_scale[t] * weight_scale[n])`, then relu2 if asked. `acc` is i32.
-    Dequantize {
-        acc: BufferId,
-        x_scale: BufferId,
-        weight_scale: String,
-        relu2: bool,
-        out: BufferId,
-    },
+    Dequantize { acc: BufferId, x_scale: BufferId, weight_scale: String, relu2: bool, out: BufferId },
 
     /// Causal depthwise convolution over time, then SiLU:
     /// `out[t, c] = silu(bias[c] + sum_j weight[c, j] * x[t - (k-1) + j, c])`; inputs before the step come from `state`.
-    Conv1d {
-        x: BufferId,
-        weights: ConvWeights,
-        state: StateId,
-        out: BufferId,
-    },
+    Conv1d { x: BufferId, weights: ConvWeights, state: StateId, out: BufferId },
 
     /// The Mamba-2 recurrence (Dao and Gu 2024), see [`SsmShape`]. `xbc` is the output of [`Kernel::Conv1d`].
-    SsmScan {
-        xbc: BufferId,
-        dt: BufferId,
-        weights: SsmWeights,
-        shape: SsmShape,
-        state: StateId,
-        out: BufferId,
-    },
+    SsmScan { xbc: BufferId, dt: BufferId, weights: SsmWeights, shape: SsmShape, state: StateId, out: BufferId },
 
     /// `y = x * silu(z)`, RMS-normalized in groups of `group_size` columns, times `weight`; then [`Emit`].
-    GatedRmsNorm {
-        x: BufferId,
-        z: BufferId,
-        weight: Option<String>,
-        group_size: usize,
-        eps: f32,
-        emit: Emit,
-    },
+    GatedRmsNorm { x: BufferId, z: BufferId, weight: Option<String>, group_size: usize, eps: f32, emit: Emit },
 
     /// [`Kernel::Conv1d`], [`Kernel::SsmScan`] and [`Kernel::GatedRmsNorm`] in one launch.
     Mixer {

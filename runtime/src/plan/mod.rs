@@ -17,8 +17,7 @@ mod validate_kernel;
 pub use dtype::DType;
 pub use error::PlanError;
 pub use kernel::{
-    Activation, ConvWeights, Embedding, Emit, Epilogue, K_ALIGN, Kernel, Segment, SsmShape,
-    SsmWeights, WeightFormat,
+    Activation, ConvWeights, Embedding, Emit, Epilogue, K_ALIGN, Kernel, Segment, SsmShape, SsmWeights, WeightFormat,
 };
 
 use serde::{Deserialize, Serialize};

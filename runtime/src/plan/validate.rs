@@ -11,9 +11,7 @@
 //! 6. sizes are positive, divide where they must, and cannot overflow an i32 accumulator;
 //! 7. the logits are f32 `[output rows, vocab_size]` and are written.
 
-use super::{
-    Activation, Buffer, BufferId, DType, Kernel, PLAN_VERSION, Plan, PlanError, Rows, StateKind,
-};
+use super::{Activation, Buffer, BufferId, DType, Kernel, PLAN_VERSION, Plan, PlanError, Rows, StateKind};
 use crate::tensors::TensorStore;
 
 /// Wider rows than this are refused: no model has them, and sums of sizes stay far from overflow.
@@ -23,10 +21,7 @@ impl Plan {
     /// Checks everything the module documentation of `validate` lists, against the tensors of an artifact.
     pub fn validate(&self, store: &dyn TensorStore) -> Result<(), PlanError> {
         if self.version > PLAN_VERSION {
-            return Err(PlanError::Version {
-                found: self.version,
-                newest: PLAN_VERSION,
-            });
+            return Err(PlanError::Version { found: self.version, newest: PLAN_VERSION });
         }
         check_buffers(self)?;
         check_states(self)?;
@@ -64,10 +59,7 @@ fn check_buffers(plan: &Plan) -> Result<(), PlanError> {
 
 fn check_states(plan: &Plan) -> Result<(), PlanError> {
     for (index, state) in plan.states.iter().enumerate() {
-        let elements = state
-            .shape
-            .iter()
-            .try_fold(1usize, |product, &n| product.checked_mul(n));
+        let elements = state.shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
         if elements.is_none_or(|n| n > 1 << 32) {
             return Err(PlanError::Invalid {
                 at: format!("state {index} ({})", state.name),
@@ -81,12 +73,7 @@ fn check_states(plan: &Plan) -> Result<(), PlanError> {
 fn check_logits(plan: &Plan, written: &[bool]) -> Result<(), PlanError> {
     let at = "logits".to_owned();
     let Some(buffer) = plan.buffers.get(plan.logits.0 as usize) else {
-        return Err(PlanError::UnknownId {
-            at,
-            what: "buffer",
-            id: plan.logits.0,
-            count: plan.buffers.len(),
-        });
+        return Err(PlanError::UnknownId { at, what: "buffer", id: plan.logits.0, count: plan.buffers.len() });
     };
     let expected = (DType::F32, plan.model.vocab_size, Rows::Output);
     if (buffer.dtype, buffer.cols, buffer.rows) != expected {
@@ -98,10 +85,7 @@ fn check_logits(plan: &Plan, written: &[bool]) -> Result<(), PlanError> {
         });
     }
     if !written[plan.logits.0 as usize] {
-        return Err(PlanError::Uninitialized {
-            at,
-            buffer: buffer.name.clone(),
-        });
+        return Err(PlanError::Uninitialized { at, buffer: buffer.name.clone() });
     }
     Ok(())
 }
@@ -120,22 +104,11 @@ pub(super) struct Checker<'a> {
 
 impl<'a> Checker<'a> {
     pub(super) fn invalid(&self, problem: impl Into<String>) -> PlanError {
-        PlanError::Invalid {
-            at: self.at.clone(),
-            problem: problem.into(),
-        }
+        PlanError::Invalid { at: self.at.clone(), problem: problem.into() }
     }
 
-    pub(super) fn require(
-        &self,
-        holds: bool,
-        problem: impl Fn() -> String,
-    ) -> Result<(), PlanError> {
-        if holds {
-            Ok(())
-        } else {
-            Err(self.invalid(problem()))
-        }
+    pub(super) fn require(&self, holds: bool, problem: impl Fn() -> String) -> Result<(), PlanError> {
+        if holds { Ok(()) } else { Err(self.invalid(problem())) }
     }
 
     /// The buffer of this id, whose rows must be those of the launch.
@@ -149,15 +122,12 @@ impl<'a> Checker<'a> {
     }
 
     fn any_buffer(&self, id: BufferId) -> Result<&'a Buffer, PlanError> {
-        self.plan
-            .buffers
-            .get(id.0 as usize)
-            .ok_or_else(|| PlanError::UnknownId {
-                at: self.at.clone(),
-                what: "buffer",
-                id: id.0,
-                count: self.plan.buffers.len(),
-            })
+        self.plan.buffers.get(id.0 as usize).ok_or_else(|| PlanError::UnknownId {
+            at: self.at.clone(),
+            what: "buffer",
+            id: id.0,
+            count: self.plan.buffers.len(),
+        })
     }
 
     fn mismatch(&self, buffer: &Buffer, dtype: DType, cols: usize, rows: Rows) -> PlanError {
@@ -174,12 +144,7 @@ impl<'a> Checker<'a> {
         self.rows = Some(rows);
     }
 
-    pub(super) fn read(
-        &mut self,
-        id: BufferId,
-        dtype: DType,
-        cols: usize,
-    ) -> Result<(), PlanError> {
+    pub(super) fn read(&mut self, id: BufferId, dtype: DType, cols: usize) -> Result<(), PlanError> {
         let buffer = self.buffer(id)?;
         if (buffer.dtype, buffer.cols) != (dtype, cols) {
             return Err(self.mismatch(buffer, dtype, cols, buffer.rows));
@@ -188,12 +153,7 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
-    pub(super) fn write(
-        &mut self,
-        id: BufferId,
-        dtype: DType,
-        cols: usize,
-    ) -> Result<(), PlanError> {
+    pub(super) fn write(&mut self, id: BufferId, dtype: DType, cols: usize) -> Result<(), PlanError> {
         let buffer = self.buffer(id)?;
         if (buffer.dtype, buffer.cols) != (dtype, cols) {
             return Err(self.mismatch(buffer, dtype, cols, buffer.rows));
@@ -249,21 +209,11 @@ impl<'a> Checker<'a> {
         }
     }
 
-    pub(super) fn tensor(
-        &self,
-        name: &str,
-        dtype: DType,
-        shape: &[usize],
-    ) -> Result<(), PlanError> {
+    pub(super) fn tensor(&self, name: &str, dtype: DType, shape: &[usize]) -> Result<(), PlanError> {
         let Some(tensor) = self.store.tensor(name) else {
-            return Err(PlanError::MissingTensor {
-                at: self.at.clone(),
-                tensor: name.to_owned(),
-            });
+            return Err(PlanError::MissingTensor { at: self.at.clone(), tensor: name.to_owned() });
         };
-        let bytes = shape
-            .iter()
-            .try_fold(dtype.bytes(), |product, &n| product.checked_mul(n));
+        let bytes = shape.iter().try_fold(dtype.bytes(), |product, &n| product.checked_mul(n));
         if tensor.dtype == dtype && tensor.shape == shape && Some(tensor.bytes.len()) == bytes {
             return Ok(());
         }
@@ -271,12 +221,7 @@ impl<'a> Checker<'a> {
             at: self.at.clone(),
             what: format!("tensor {name}"),
             expected: format!("{dtype} {shape:?}"),
-            found: format!(
-                "{} {:?} of {} bytes",
-                tensor.dtype,
-                tensor.shape,
-                tensor.bytes.len()
-            ),
+            found: format!("{} {:?} of {} bytes", tensor.dtype, tensor.shape, tensor.bytes.len()),
         })
     }
 
