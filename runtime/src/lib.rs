@@ -1,6 +1,8 @@
 //! Executes nemoc artifacts on the CPU or a CUDA GPU; knows kernels and buffers, nothing of Nemotron-H.
 
 pub mod artifact;
+pub mod cpu;
 pub mod device;
 pub mod plan;
+pub mod synthetic;
 pub mod tensors;

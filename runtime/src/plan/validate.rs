@@ -293,7 +293,7 @@ impl<'a> Checker<'a> {
 fn in_place(kernel: &Kernel, id: BufferId) -> bool {
     match kernel {
         Kernel::Add { out, .. } => *out == id,
-        Kernel::RmsNorm { x, delta, .. } => *x == id && *delta != Some(id),
+        Kernel::RmsNorm { x, delta, .. } => *x == id && delta.is_some_and(|delta| delta != id),
         Kernel::Linear { x, segments, .. } => {
             let input = match *x {
                 Activation::Float { data } => [Some(data), None],

@@ -1,0 +1,264 @@
+//! Weight rows in every stored format.
+
+use super::super::simd::{Rows, dot_bytes, dot_floats, simd};
+use super::super::storage::with_scratch;
+use super::super::tensors::Tensors;
+use super::{Input, ROW_BLOCK};
+use crate::plan::{DType, K_ALIGN, PlanError, WeightFormat};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// A stored matrix `[n, k]`; see [`WeightFormat`].
+pub(in super::super) enum Weight<'a> {
+    F32(Matrix<'a, f32>),
+    F16(Matrix<'a, f16>),
+    Bf16(Matrix<'a, bf16>),
+    W8 { q: Matrix<'a, i8>, scale: Cow<'a, [f32]> },
+    W4TwoLevel { q: Nibbles<'a>, steps: Matrix<'a, u8>, scale: Cow<'a, [f32]> },
+    W4Group { q: Nibbles<'a>, scales: Matrix<'a, f16> },
+}
+
+/// Row-major elements.
+pub(in super::super) struct Matrix<'a, T: Clone> {
+    data: Cow<'a, [T]>,
+    cols: usize,
+}
+
+impl<T: Clone> Matrix<'_, T> {
+    fn rows(&self, rows: Range<usize>) -> &[T] {
+        &self.data[rows.start * self.cols..rows.end * self.cols]
+    }
+
+    fn row(&self, row: usize) -> &[T] {
+        self.rows(row..row + 1)
+    }
+}
+
+/// Packed 4-bit weights.
+pub(in super::super) struct Nibbles<'a> {
+    packed: Matrix<'a, u8>,
+    group_size: usize,
+}
+
+impl<'a> Weight<'a> {
+    /// A matrix of `k` columns.
+    pub(in super::super) fn new(
+        name: &str,
+        format: WeightFormat,
+        k: usize,
+        tensors: Tensors<'a>,
+    ) -> Result<Self, PlanError> {
+        let kp = k.next_multiple_of(K_ALIGN);
+        let (weight, scale) = (format!("{name}.weight"), format!("{name}.scale"));
+        let group_scale = format!("{name}.group_scale");
+        let nibbles = |group_size| {
+            let packed = Matrix { data: tensors.get(&weight)?, cols: kp / 2 };
+            Ok::<_, PlanError>(Nibbles { packed, group_size })
+        };
+        Ok(match format {
+            WeightFormat::Float { dtype: DType::F16 } => Weight::F16(Matrix { data: tensors.get(&weight)?, cols: k }),
+            WeightFormat::Float { dtype: DType::Bf16 } => Weight::Bf16(Matrix { data: tensors.get(&weight)?, cols: k }),
+            WeightFormat::Float { .. } => Weight::F32(Matrix { data: tensors.get(&weight)?, cols: k }),
+            WeightFormat::W8 => {
+                Weight::W8 { q: Matrix { data: tensors.get(&weight)?, cols: kp }, scale: tensors.get(&scale)? }
+            }
+            WeightFormat::W4TwoLevel { group_size } => Weight::W4TwoLevel {
+                q: nibbles(group_size)?,
+                steps: Matrix { data: tensors.get(&group_scale)?, cols: k.div_ceil(group_size) },
+                scale: tensors.get(&scale)?,
+            },
+            WeightFormat::W4Group { group_size } => Weight::W4Group {
+                q: nibbles(group_size)?,
+                scales: Matrix { data: tensors.get(&group_scale)?, cols: k.div_ceil(group_size) },
+            },
+        })
+    }
+
+    /// `sums[r, t]` = row r times token t, before the epilogue: i32 where the format sums integers, else f32.
+    pub(super) fn multiply(&self, rows: Range<usize>, input: Input<'_>, sums: &mut [u32]) {
+        match input {
+            Input::Float(x) => self.multiply_floats(rows, x, bytemuck::cast_slice_mut(sums)),
+            Input::Bytes { rows: x, signed } => self.multiply_bytes(rows, x, signed, sums),
+        }
+    }
+
+    fn multiply_floats(&self, rows: Range<usize>, x: Rows<'_, f32>, sums: &mut [f32]) {
+        match self {
+            Weight::F32(matrix) => dot_floats(Rows::new(matrix.rows(rows), matrix.cols), x, sums),
+            Weight::F16(matrix) => unpacked(rows, matrix.cols, x.count(), sums, |rows, w: &mut [f32], sums| {
+                matrix.rows(rows).convert_to_f32_slice(w);
+                dot_floats(Rows::new(w, matrix.cols), x, sums);
+            }),
+            Weight::Bf16(matrix) => unpacked(rows, matrix.cols, x.count(), sums, |rows, w: &mut [f32], sums| {
+                widen(matrix.rows(rows), w);
+                dot_floats(Rows::new(w, matrix.cols), x, sums);
+            }),
+            _ => unreachable!("a validated plan multiplies floats with float weights"),
+        }
+    }
+
+    fn multiply_bytes(&self, rows: Range<usize>, x: Rows<'_, u8>, signed: bool, sums: &mut [u32]) {
+        let tokens = x.count();
+        match self {
+            Weight::W8 { q, .. } => {
+                dot_bytes(Rows::new(q.rows(rows), q.cols), x, signed, bytemuck::cast_slice_mut(sums));
+            }
+            Weight::W4TwoLevel { q, steps, .. } => {
+                unpacked(rows, q.cols(), tokens, sums, |rows, w: &mut [i8], sums| {
+                    for (row, w) in rows.zip(w.chunks_exact_mut(q.cols())) {
+                        q.unpack(row, w);
+                        scale_groups(w, steps.row(row), q.group_size);
+                    }
+                    dot_bytes(Rows::new(w, q.cols()), x, signed, bytemuck::cast_slice_mut(sums));
+                });
+            }
+            Weight::W4Group { q, scales } => {
+                unpacked(rows, q.cols(), tokens, sums, |rows, w: &mut [i8], sums| {
+                    for (row, w) in rows.clone().zip(w.chunks_exact_mut(q.cols())) {
+                        q.unpack(row, w);
+                    }
+                    let scales = Rows::new(scales.rows(rows), scales.cols);
+                    group_sums(w, scales, q, x, signed, bytemuck::cast_slice_mut(sums));
+                });
+            }
+            _ => unreachable!("a validated plan multiplies bytes with integer weights"),
+        }
+    }
+
+    /// Row `row` as floats.
+    pub(in super::super) fn dequantize_row(&self, row: usize, out: &mut [f32]) {
+        match self {
+            Weight::F32(matrix) => out.copy_from_slice(matrix.row(row)),
+            Weight::F16(matrix) => matrix.row(row).convert_to_f32_slice(out),
+            Weight::Bf16(matrix) => widen(matrix.row(row), out),
+            Weight::W8 { q, scale } => {
+                out.iter_mut().zip(q.row(row)).for_each(|(out, q)| *out = f32::from(*q) * scale[row]);
+            }
+            Weight::W4TwoLevel { q, steps, scale } => with_scratch(q.cols(), |w: &mut [i8]| {
+                q.unpack(row, w);
+                scale_groups(w, steps.row(row), q.group_size);
+                out.iter_mut().zip(w).for_each(|(out, q)| *out = f32::from(*q) * scale[row]);
+            }),
+            Weight::W4Group { q, scales } => with_scratch(q.cols(), |w: &mut [i8]| {
+                q.unpack(row, w);
+                let groups = out.chunks_mut(q.group_size).zip(w.chunks(q.group_size));
+                for ((out, w), scale) in groups.zip(scales.row(row)) {
+                    out.iter_mut().zip(w).for_each(|(out, q)| *out = f32::from(*q) * scale.to_f32());
+                }
+            }),
+        }
+    }
+}
+
+/// Calls `multiply(rows, unpacked weights, sums)` for a few rows at a time.
+fn unpacked<T: bytemuck::Pod, S>(
+    rows: Range<usize>,
+    cols: usize,
+    tokens: usize,
+    sums: &mut [S],
+    multiply: impl Fn(Range<usize>, &mut [T], &mut [S]),
+) {
+    with_scratch(ROW_BLOCK * cols, |weights: &mut [T]| {
+        for (block, sums) in sums.chunks_mut(ROW_BLOCK * tokens).enumerate() {
+            let first = rows.start + block * ROW_BLOCK;
+            let count = sums.len() / tokens;
+            multiply(first..first + count, &mut weights[..count * cols], sums);
+        }
+    });
+}
+
+/// Sums over groups, first to last, of the exact sum of a group times its scale.
+fn group_sums(weights: &[i8], scales: Rows<'_, f16>, q: &Nibbles<'_>, x: Rows<'_, u8>, signed: bool, sums: &mut [f32]) {
+    let tokens = x.count();
+    let mut partial = [0; ROW_BLOCK * GROUP_TOKENS];
+    sums.fill(0.0);
+    for first in (0..tokens).step_by(GROUP_TOKENS) {
+        let x = x.only(first, GROUP_TOKENS.min(tokens - first));
+        for (group, start) in (0..q.cols()).step_by(q.group_size).enumerate() {
+            let len = q.group_size.min(q.cols() - start);
+            let partial = &mut partial[..weights.len() / q.cols() * x.count()];
+            dot_bytes(Rows::new(weights, q.cols()).columns(start, len), x.columns(start, len), signed, partial);
+            for (row, partial) in partial.chunks_exact(x.count()).enumerate() {
+                let scale = scales.get(row)[group].to_f32();
+                let sums = &mut sums[row * tokens + first..][..x.count()];
+                sums.iter_mut().zip(partial).for_each(|(sum, partial)| *sum += *partial as f32 * scale);
+            }
+        }
+    }
+}
+
+/// Tokens whose group sums are kept at a time.
+const GROUP_TOKENS: usize = 16;
+
+impl Nibbles<'_> {
+    fn cols(&self) -> usize {
+        self.packed.cols * 2
+    }
+
+    fn unpack(&self, row: usize, out: &mut [i8]) {
+        unpack_nibbles(self.packed.row(row), out);
+    }
+}
+
+simd! {
+/// In each chunk of 32, byte j holds element j in its low and element 16 + j in its high nibble, both plus 8.
+fn unpack_nibbles(packed: &[u8], out: &mut [i8]) {
+    for (packed, out) in packed.as_chunks::<16>().0.iter().zip(out.as_chunks_mut::<32>().0) {
+        for j in 0..16 {
+            out[j] = (packed[j] & 15) as i8 - 8;
+            out[16 + j] = (packed[j] >> 4) as i8 - 8;
+        }
+    }
+}
+}
+
+simd! {
+/// `q * s` fits an i8: `7 * 17 = 119`.
+fn scale_groups(weights: &mut [i8], steps: &[u8], group_size: usize) {
+    for (group, step) in weights.chunks_mut(group_size).zip(steps) {
+        for q in group {
+            *q = q.wrapping_mul(*step as i8);
+        }
+    }
+}
+}
+
+simd! {
+/// bf16 is the upper half of f32.
+fn widen(from: &[bf16], to: &mut [f32]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = f32::from_bits(u32::from(from.to_bits()) << 16);
+    }
+}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn unpacking_undoes_packing(values in prop::collection::vec(-8i8..8, 96)) {
+            let packed: Vec<u8> = values
+                .chunks(32)
+                .flat_map(|chunk| (0..16).map(|j| (chunk[j] + 8) as u8 | ((chunk[16 + j] + 8) as u8) << 4))
+                .collect();
+            let mut out = vec![0; 96];
+            unpack_nibbles(&packed, &mut out);
+            prop_assert_eq!(out, values);
+        }
+
+        #[test]
+        fn integer_steps_multiply_their_group(values in prop::collection::vec(-7i8..8, 96), a in 1u8..18, b in 1u8..18) {
+            let mut scaled = values.clone();
+            scale_groups(&mut scaled, &[a, b], 64);
+            for (i, (scaled, value)) in scaled.iter().zip(&values).enumerate() {
+                let step = if i < 64 { a } else { b };
+                prop_assert_eq!(i32::from(*scaled), i32::from(*value) * i32::from(step));
+            }
+        }
+    }
+}

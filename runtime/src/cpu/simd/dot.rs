@@ -1,0 +1,192 @@
+//! Many dot products at once: every row of one matrix with every row of another.
+
+use super::{has_fma, portable, simd};
+
+/// Columns `start..start + len` of a row-major matrix.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a, T> {
+    data: &'a [T],
+    stride: usize,
+    start: usize,
+    len: usize,
+}
+
+impl<'a, T> Rows<'a, T> {
+    /// Whole rows of `stride` elements.
+    pub(crate) fn new(data: &'a [T], stride: usize) -> Self {
+        Rows { data, stride, start: 0, len: stride }
+    }
+
+    /// The same rows, only these columns.
+    pub(crate) fn columns(self, start: usize, len: usize) -> Self {
+        Rows { start, len, ..self }
+    }
+
+    /// Rows `first..first + count`, all columns.
+    pub(crate) fn only(self, first: usize, count: usize) -> Self {
+        let data = &self.data[first * self.stride..][..count * self.stride];
+        Rows { data, ..self }
+    }
+
+    /// One row.
+    pub(crate) fn get(&self, row: usize) -> &'a [T] {
+        self.take::<1>(row)[0]
+    }
+
+    /// Number of rows.
+    pub(crate) fn count(&self) -> usize {
+        self.data.len() / self.stride
+    }
+
+    /// `N` rows from `first` on.
+    #[inline(always)]
+    pub(super) fn take<const N: usize>(&self, first: usize) -> [&'a [T]; N] {
+        std::array::from_fn(|i| &self.data[(first + i) * self.stride + self.start..][..self.len])
+    }
+}
+
+/// Fills `out[r * T + t]` tile by tile: 4 x 4 where both sides have rows left, narrower at the borders.
+#[inline(always)]
+fn tiles<W, X, Y: Copy>(
+    w: Rows<'_, W>,
+    x: Rows<'_, X>,
+    out: &mut [Y],
+    tile: (
+        impl Fn([&[W]; 4], [&[X]; 4]) -> [[Y; 4]; 4],
+        impl Fn([&[W]; 4], [&[X]; 1]) -> [[Y; 1]; 4],
+        impl Fn([&[W]; 1], [&[X]; 1]) -> [[Y; 1]; 1],
+    ),
+) {
+    let (rows, tokens) = (w.count(), x.count());
+    let whole = rows - rows % 4;
+    for r in (0..whole).step_by(4) {
+        let weights = w.take::<4>(r);
+        let mut t = 0;
+        while t + 4 <= tokens {
+            for (i, sums) in tile.0(weights, x.take::<4>(t)).iter().enumerate() {
+                out[(r + i) * tokens + t..][..4].copy_from_slice(sums);
+            }
+            t += 4;
+        }
+        for t in t..tokens {
+            for (i, sums) in tile.1(weights, x.take::<1>(t)).iter().enumerate() {
+                out[(r + i) * tokens + t] = sums[0];
+            }
+        }
+    }
+    for r in whole..rows {
+        for t in 0..tokens {
+            out[r * tokens + t] = tile.2(w.take::<1>(r), x.take::<1>(t))[0][0];
+        }
+    }
+}
+
+simd! {
+/// `out[r * T + t] = w[r] . x[t]`, with `T` rows in `x`.
+pub(crate) fn dot_floats(w: Rows<'_, f32>, x: Rows<'_, f32>, out: &mut [f32]) {
+    multiversion::target::match_target! {
+        "x86_64+avx512f+avx512bw+avx512vl+avx512dq+avx512vnni" => {
+            use super::avx512::dot_floats;
+            tiles(w, x, out, (|w, x| dot_floats(w, x), |w, x| dot_floats(w, x), |w, x| dot_floats(w, x)));
+        },
+        "x86_64+avx2+fma" => {
+            use super::avx2::dot_floats;
+            tiles(w, x, out, (|w, x| dot_floats(w, x), |w, x| dot_floats(w, x), |w, x| dot_floats(w, x)));
+        },
+        _ => {
+            const FMA: bool = has_fma!();
+            let dot = portable::dot::<FMA>;
+            tiles(w, x, out, (
+                |w, x| w.map(|w| x.map(|x| dot(w, x))),
+                |w, x| w.map(|w| x.map(|x| dot(w, x))),
+                |w, x| w.map(|w| x.map(|x| dot(w, x))),
+            ));
+        },
+    }
+}
+}
+
+simd! {
+/// The same for signed weights and byte activations, exactly. Rows are a multiple of 32 long.
+pub(crate) fn dot_bytes(w: Rows<'_, i8>, x: Rows<'_, u8>, signed: bool, out: &mut [i32]) {
+    multiversion::target::match_target! {
+        "x86_64+avx512f+avx512bw+avx512vl+avx512dq+avx512vnni" => {
+            use super::avx512::dot_bytes;
+            tiles(w, x, out, (
+                |w, x| dot_bytes(w, x, signed),
+                |w, x| dot_bytes(w, x, signed),
+                |w, x| dot_bytes(w, x, signed),
+            ));
+        },
+        "x86_64+avx2+fma" => {
+            use super::avx2::dot_bytes;
+            tiles(w, x, out, (
+                |w, x| dot_bytes(w, x, signed),
+                |w, x| dot_bytes(w, x, signed),
+                |w, x| dot_bytes(w, x, signed),
+            ));
+        },
+        _ => {
+            let dot = portable::dot_bytes;
+            tiles(w, x, out, (
+                |w, x| w.map(|w| x.map(|x| dot(w, x, signed))),
+                |w, x| w.map(|w| x.map(|x| dot(w, x, signed))),
+                |w, x| w.map(|w| x.map(|x| dot(w, x, signed))),
+            ));
+        },
+    }
+}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bytes(len: usize, seed: u64) -> Vec<u8> {
+        let mut state = seed;
+        let step = |_| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 56) as u8
+        };
+        (0..len).map(step).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn integer_dots_equal_naive_i64(rows in 1usize..10, tokens in 1usize..10, chunks in 1usize..7, seed: u64, signed: bool) {
+            let k = chunks * 32;
+            let (w, x) = (bytes(rows * k, seed), bytes(tokens * k, !seed));
+            let w: Vec<i8> = w.iter().map(|&w| w as i8).collect();
+            let mut out = vec![0; rows * tokens];
+            dot_bytes(Rows::new(&w, k), Rows::new(&x, k), signed, &mut out);
+            for r in 0..rows {
+                for t in 0..tokens {
+                    let value = |i: usize| if signed { i64::from(x[t * k + i] as i8) } else { i64::from(x[t * k + i]) };
+                    let expected: i64 = (0..k).map(|i| i64::from(w[r * k + i]) * value(i)).sum();
+                    prop_assert_eq!(i64::from(out[r * tokens + t]), expected);
+                }
+            }
+        }
+
+        #[test]
+        fn float_dots_have_the_same_bits_in_every_tile(rows in 1usize..10, tokens in 1usize..10, k in 1usize..200, seed: u64) {
+            let float = |b: &u8| f32::from(*b) / 37.0 - 3.0;
+            let w: Vec<f32> = bytes(rows * k, seed).iter().map(float).collect();
+            let x: Vec<f32> = bytes(tokens * k, !seed).iter().map(float).collect();
+            let mut out = vec![0.0; rows * tokens];
+            dot_floats(Rows::new(&w, k), Rows::new(&x, k), &mut out);
+            for r in 0..rows {
+                for t in 0..tokens {
+                    let (w, x) = (&w[r * k..][..k], &x[t * k..][..k]);
+                    let mut single = [0.0];
+                    dot_floats(Rows::new(w, k), Rows::new(x, k), &mut single);
+                    prop_assert_eq!(single[0].to_bits(), out[r * tokens + t].to_bits());
+                    let exact: f64 = w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+                    let size: f64 = w.iter().zip(x).map(|(w, x)| f64::from(*w * *x).abs()).sum();
+                    prop_assert!((f64::from(single[0]) - exact).abs() <= 1e-6 * size + 1e-12);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The reference of the inner loops; what machines without AVX run.
+
+use super::LANES;
+
+/// `a * b + c`, fused where the instruction set can; elsewhere a fused operation would be a slow library call.
+#[inline(always)]
+pub(crate) fn madd<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// Adds sixteen running sums in halves.
+#[inline(always)]
+pub(crate) fn add_halves(mut sums: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            sums[lane] += sums[lane + width];
+        }
+        width /= 2;
+    }
+    sums[0]
+}
+
+/// Dot product of two rows of equal length.
+#[inline(always)]
+pub(crate) fn dot<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
+    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
+    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
+    let mut sums = [0.0; LANES];
+    for (a, b) in a_chunks.iter().zip(b_chunks) {
+        for lane in 0..LANES {
+            sums[lane] = madd::<FMA>(a[lane], b[lane], sums[lane]);
+        }
+    }
+    for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
+        sums[lane] = madd::<FMA>(*a, *b, sums[lane]);
+    }
+    add_halves(sums)
+}
+
+/// Exact dot product of signed weights with activations that are signed or unsigned bytes.
+#[inline(always)]
+pub(super) fn dot_bytes(w: &[i8], x: &[u8], signed: bool) -> i32 {
+    if signed {
+        w.iter().zip(x).fold(0i32, |sum, (w, x)| sum.wrapping_add(i32::from(*w) * i32::from(*x as i8)))
+    } else {
+        w.iter().zip(x).fold(0i32, |sum, (w, x)| sum.wrapping_add(i32::from(*w) * i32::from(*x)))
+    }
+}
