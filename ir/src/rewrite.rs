@@ -31,6 +31,16 @@ pub enum Action {
 }
 
 impl<'c, 'n> Rewriter<'c, 'n> {
+    /// Appends to the graph of `builder`; for passes that walk the old graph in an order of their own.
+    pub fn new(builder: Builder<'c, 'n>) -> Self {
+        Rewriter { builder, values: HashMap::new() }
+    }
+
+    /// The new value that stands for an old one, if there is one yet.
+    pub fn find(&self, old: Value<'c, '_>) -> Option<Value<'c, 'n>> {
+        self.values.get(&key(old)).copied()
+    }
+
     /// Appends to the new graph.
     pub fn builder(&self) -> Builder<'c, 'n> {
         self.builder
@@ -90,7 +100,7 @@ pub fn rewrite<'c, E: From<IrError>>(
     module::copy_attributes(old, &mut new);
     let old_block = module::forward(old)?;
     let new_block = module::forward(&new)?;
-    let mut rewriter = Rewriter { builder: Builder::new(context, new_block), values: HashMap::new() };
+    let mut rewriter = Rewriter::new(Builder::new(context, new_block));
     for index in 0..old_block.argument_count() {
         if let (Ok(from), Ok(to)) = (old_block.argument(index), new_block.argument(index)) {
             rewriter.map(from.into(), to.into());

@@ -105,6 +105,13 @@ macro_rules! ops {
         }
 
         impl<'c, 'a> Op<'c, 'a> {
+            /// The operation itself.
+            pub fn operation(&self) -> melior::ir::operation::OperationRef<'c, 'a> {
+                match self {
+                    $(Op::$Op(view) => view.0,)*
+                }
+            }
+
             /// The view of an operation; `None` for ops of other dialects.
             pub fn of(operation: melior::ir::operation::OperationRef<'c, 'a>) -> Option<Self> {
                 use melior::ir::operation::OperationLike;
