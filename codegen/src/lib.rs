@@ -1,1 +1,3 @@
 //! Turns a planned module into an artifact: weights, kernels, launch plan.
+
+pub mod plan;

@@ -108,10 +108,10 @@ fn logits(module: &Module<'_>, reader: &Reader) -> Result<BufferId, Error> {
     use ir::melior::ir::operation::OperationLike;
     let last = module::operations(module::forward(module)?).pop();
     let value = last.and_then(|op| op.operand(0).ok());
-    value.and_then(|value| reader.ids.get(&key(value)).copied()).map(BufferId).ok_or_else(|| Error::Launch {
-        launch: "return".into(),
-        problem: "the graph returns no buffer".into(),
-    })
+    value
+        .and_then(|value| reader.ids.get(&key(value)).copied())
+        .map(BufferId)
+        .ok_or_else(|| Error::Launch { launch: "return".into(), problem: "the graph returns no buffer".into() })
 }
 
 fn key(value: Value<'_, '_>) -> usize {
@@ -129,8 +129,10 @@ struct Reader {
     launches: Vec<Launch>,
     weights: Vec<StoredWeight>,
     parameters: Vec<StoredParameter>,
-    /// Index of each weight and parameter by name.
-    stored: HashMap<String, usize>,
+    /// Index of each weight by name.
+    weight_names: HashMap<String, usize>,
+    /// Index of each parameter by name.
+    parameter_names: HashMap<String, usize>,
 }
 
 impl Reader {
@@ -198,10 +200,10 @@ impl Reader {
                 name: name.clone(),
                 expr,
             };
-            store_once(&mut self.weights, &mut self.stored, &name, weight).ok_or_else(clash)
+            store_once(&mut self.weights, &mut self.weight_names, &name, weight).ok_or_else(clash)
         } else {
             let parameter = StoredParameter { name: name.clone(), expr };
-            store_once(&mut self.parameters, &mut self.stored, &name, parameter).ok_or_else(clash)
+            store_once(&mut self.parameters, &mut self.parameter_names, &name, parameter).ok_or_else(clash)
         }
     }
 
@@ -248,16 +250,11 @@ impl At {
 }
 
 /// Adds an item unless an equal one has the name; `None` when a different one has.
-fn store_once<T: PartialEq>(
-    items: &mut Vec<T>,
-    stored: &mut HashMap<String, usize>,
-    name: &str,
-    item: T,
-) -> Option<()> {
-    match stored.get(name) {
+fn store_once<T: PartialEq>(items: &mut Vec<T>, names: &mut HashMap<String, usize>, name: &str, item: T) -> Option<()> {
+    match names.get(name) {
         Some(index) => (items.get(*index) == Some(&item)).then_some(()),
         None => {
-            stored.insert(name.to_owned(), items.len());
+            names.insert(name.to_owned(), items.len());
             items.push(item);
             Some(())
         }

@@ -97,13 +97,12 @@ fn define_values(text: &mut String, keyword: &str, specs: &[ValueSpec]) {
             Some(mnemonic) => format!("irdl.base @nemo::@{mnemonic}"),
             None => "irdl.any".to_owned(),
         };
-        let _ = writeln!(text, "    %{prefix}_{} = {constraint}", spec.name);
-        let arity = match spec.arity {
-            Arity::One => "",
-            Arity::Optional => "optional ",
-            Arity::Many => "variadic ",
-        };
-        named.push(format!("{}: {arity}%{prefix}_{}", spec.name, spec.name));
+        let arity = if spec.arity == Arity::One { "" } else { "optional " };
+        for slot in 0..spec.slots() {
+            let name = if spec.arity == Arity::Many { format!("{}_{slot}", spec.name) } else { spec.name.to_owned() };
+            let _ = writeln!(text, "    %{prefix}_{name} = {constraint}");
+            named.push(format!("{name}: {arity}%{prefix}_{name}"));
+        }
     }
     let _ = writeln!(text, "    irdl.{keyword}({})", named.join(", "));
 }

@@ -70,9 +70,20 @@ const OPERAND_SEGMENTS: &str = "operandSegmentSizes";
 /// The same for results.
 const RESULT_SEGMENTS: &str = "resultSegmentSizes";
 
-/// Whether MLIR can tell which value belongs to which spec from their number alone.
+/// How many values a `many` operand or result takes at most. IRDL binds all values of one variadic constraint to the type
+/// of the first, so `many` is that many optional values, each with a constraint of its own.
+pub const MANY: usize = 24;
+
+impl ValueSpec {
+    /// How many IRDL values it is made of.
+    pub(crate) fn slots(&self) -> usize {
+        if self.arity == Arity::Many { MANY } else { 1 }
+    }
+}
+
+/// Whether MLIR cannot tell which value belongs to which spec from their number alone.
 pub(crate) fn needs_segments(specs: &[ValueSpec]) -> bool {
-    specs.iter().filter(|spec| spec.arity != Arity::One).count() > 1
+    specs.iter().filter(|spec| spec.arity != Arity::One).map(ValueSpec::slots).sum::<usize>() > 1
 }
 
 /// Where the values of spec `index` stand in a flat list of `total` values.
@@ -85,7 +96,8 @@ fn segment(
 ) -> Option<std::ops::Range<usize>> {
     let sizes: Vec<usize> = if needs_segments(specs) {
         let sizes = DenseI32ArrayAttribute::try_from(op.attribute(attribute).ok()?).ok()?;
-        (0..specs.len()).map(|i| sizes.element(i).ok()?.try_into().ok()).collect::<Option<_>>()?
+        let mut slots = (0..sizes.len()).map(|i| usize::try_from(sizes.element(i).ok()?).ok());
+        specs.iter().map(|spec| slots.by_ref().take(spec.slots()).sum()).collect::<Option<_>>()?
     } else {
         let variable = total.checked_sub(specs.iter().filter(|spec| spec.arity == Arity::One).count())?;
         specs.iter().map(|spec| if spec.arity == Arity::One { 1 } else { variable }).collect()
@@ -175,10 +187,10 @@ impl<'c, 'b> Builder<'c, 'b> {
         let mut attributes: Vec<_> =
             parts.attributes.iter().map(|(name, value)| (Identifier::new(self.context, name), *value)).collect();
         if needs_segments(parts.spec.operands) {
-            attributes.push(self.segments(OPERAND_SEGMENTS, &parts.operands));
+            attributes.push(self.segments(OPERAND_SEGMENTS, parts.spec.operands, &parts.operands));
         }
         if needs_segments(parts.spec.results) {
-            attributes.push(self.segments(RESULT_SEGMENTS, &parts.results));
+            attributes.push(self.segments(RESULT_SEGMENTS, parts.spec.results, &parts.results));
         }
         let operation = OperationBuilder::new(parts.spec.name, location)
             .add_operands(&operands)
@@ -189,8 +201,14 @@ impl<'c, 'b> Builder<'c, 'b> {
         Ok(B::view(self.block.append_operation(operation)))
     }
 
-    fn segments<T>(&self, name: &str, values: &[Vec<T>]) -> (Identifier<'c>, Attribute<'c>) {
-        let sizes: Vec<i32> = values.iter().map(|group| group.len() as i32).collect();
+    fn segments<T>(&self, name: &str, specs: &[ValueSpec], values: &[Vec<T>]) -> (Identifier<'c>, Attribute<'c>) {
+        let mut sizes: Vec<i32> = Vec::new();
+        for (spec, group) in specs.iter().zip(values) {
+            match spec.arity {
+                Arity::Many => sizes.extend((0..MANY).map(|slot| i32::from(slot < group.len()))),
+                _ => sizes.push(group.len() as i32),
+            }
+        }
         (Identifier::new(self.context, name), DenseI32ArrayAttribute::new(self.context, &sizes).into())
     }
 }

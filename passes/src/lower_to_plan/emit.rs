@@ -16,11 +16,7 @@ use ir::stage::Stage;
 use ir::types::{BufferType, NemoType};
 
 /// Builds the planned module.
-pub fn emit<'c>(
-    context: &'c Context,
-    old: &Module<'c>,
-    lowered: &Lowered<'c, '_>,
-) -> Result<Module<'c>, PassFailure> {
+pub fn emit<'c>(context: &'c Context, old: &Module<'c>, lowered: &Lowered<'c, '_>) -> Result<Module<'c>, PassFailure> {
     let memory = memory::assign(&lowered.drafts, &lowered.buffers.0, lowered.logits);
     let logits = memory.assigned[&lowered.logits];
     let mut new = module::start(context, &buffer_type(&memory, logits));

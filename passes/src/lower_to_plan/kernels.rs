@@ -33,13 +33,8 @@ pub struct Lowered<'c, 'm> {
 
 /// Lowers every step of a schedule.
 pub fn lower<'c, 'm>(schedule: &Schedule<'c, 'm>) -> Result<Lowered<'c, 'm>, PassFailure> {
-    let mut lowering = Lowering {
-        schedule,
-        step: 0,
-        buffers: Buffers::default(),
-        places: HashMap::new(),
-        drafts: Vec::new(),
-    };
+    let mut lowering =
+        Lowering { schedule, step: 0, buffers: Buffers::default(), places: HashMap::new(), drafts: Vec::new() };
     for (index, step) in schedule.steps.iter().enumerate() {
         lowering.step = index;
         match step {

@@ -4,11 +4,11 @@ use super::draft::{Draft, Place, Rows};
 use super::kernels::Lowering;
 use super::{names, refuse};
 use crate::cost::{self, Cost};
+use ir::melior::ir::Value;
 use ir::module::type_of;
 use ir::ops::views;
 use ir::pass::PassFailure;
 use ir::types::{Act, Granularity, NemoType, Storage, Weight};
-use ir::melior::ir::Value;
 use serde_json::{Value as Json, json};
 
 /// The activation type of a value.
@@ -133,8 +133,7 @@ impl<'c, 'm> Lowering<'_, 'c, 'm> {
             "in_features": input.cols,
             "segments": segments.iter().map(|segment| &segment.parameters).collect::<Vec<_>>(),
         });
-        let mut draft =
-            Draft::new("linear", parameters, names::group(&origin), cost).activation("x", x);
+        let mut draft = Draft::new("linear", parameters, names::group(&origin), cost).activation("x", x);
         for (index, segment) in segments.iter().enumerate() {
             draft = draft
                 .value(format!("segments/{index}/weight"), segment.weight)
@@ -155,11 +154,8 @@ impl<'c, 'm> Lowering<'_, 'c, 'm> {
         let out = self.buffers.add(&name, y.cols, Storage::F32, Rows::Token);
         let row_bytes = cost::weight_row_bytes(&table) + cost::row_bytes(&y);
         let cost = Cost { row_bytes, row_ops: y.cols as u64, ..Cost::default() };
-        self.drafts.push(
-            Draft::new("embed", parameters, name, cost)
-                .value("table/weight", op.table())
-                .buffer("out", out),
-        );
+        self.drafts
+            .push(Draft::new("embed", parameters, name, cost).value("table/weight", op.table()).buffer("out", out));
         self.set_place(op.y(), Place::Float(out));
         Ok(())
     }

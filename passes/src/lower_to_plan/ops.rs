@@ -119,8 +119,7 @@ impl<'c, 'm> Lowering<'_, 'c, 'm> {
         let rows = self.rows(x);
         let y = self.emitted(norm.y(), &origin, rows)?;
         let hadamard = block(norm.hadamard_block());
-        let mut parameters =
-            json!({"group_size": norm.group_size(), "eps": norm.eps(), "emit": emit(&y, hadamard)});
+        let mut parameters = json!({"group_size": norm.group_size(), "eps": norm.eps(), "emit": emit(&y, hadamard)});
         name_parameter(&mut parameters, "weight", norm.weight(), format!("{origin}.weight"));
         let inputs = [&act(norm.x()), &act(norm.z())];
         let cost = cost::elementwise(&inputs, &[&act(norm.y())], NORM_OPS + GATE_OPS)
@@ -215,11 +214,7 @@ impl<'c, 'm> Lowering<'_, 'c, 'm> {
         Ok(())
     }
 
-    pub(super) fn attention(
-        &mut self,
-        op: Op<'c, 'm>,
-        attention: views::Attention<'c, 'm>,
-    ) -> Result<(), PassFailure> {
+    pub(super) fn attention(&mut self, op: Op<'c, 'm>, attention: views::Attention<'c, 'm>) -> Result<(), PassFailure> {
         let (origin, reader) = (format!("{}.attention", attention.name()), names::canonical(&op));
         let q = self.float(attention.q(), &reader)?;
         let k = self.float(attention.k(), &reader)?;

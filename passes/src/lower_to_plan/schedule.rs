@@ -7,6 +7,10 @@ use ir::ops::{Op, views};
 use ir::pass::PassFailure;
 use std::collections::HashMap;
 
+/// A launch takes at most this many linears: each brings two operands, x up to two, and an op has room for
+/// [`ir::ops::MANY`].
+const MAX_SEGMENTS: usize = 8;
+
 /// What one launch computes.
 #[derive(Clone)]
 pub enum Step<'c, 'm> {
@@ -38,8 +42,7 @@ impl<'c, 'm> Schedule<'c, 'm> {
     /// The schedule of a module's graph.
     pub fn of(module: &'m Module<'c>) -> Result<Self, PassFailure> {
         let logits = returned(module)?;
-        let mut schedule =
-            Schedule { steps: Vec::new(), logits, aliases: HashMap::new(), last_use: HashMap::new() };
+        let mut schedule = Schedule { steps: Vec::new(), logits, aliases: HashMap::new(), last_use: HashMap::new() };
         let mut groups: HashMap<usize, usize> = HashMap::new();
         for op in module::ops(module)? {
             match op {
@@ -68,11 +71,14 @@ impl<'c, 'm> Schedule<'c, 'm> {
 
     fn add_linear(&mut self, linear: views::Linear<'c, 'm>, groups: &mut HashMap<usize, usize>) {
         let x = key(self.root(linear.x()));
-        let step = *groups.entry(x).or_insert(self.steps.len());
-        match self.steps.get_mut(step) {
-            Some(Step::Linears(group)) => group.push(linear),
-            _ => self.steps.push(Step::Linears(vec![linear])),
+        if let Some(Step::Linears(group)) = groups.get(&x).and_then(|step| self.steps.get_mut(*step))
+            && group.len() < MAX_SEGMENTS
+        {
+            group.push(linear);
+            return;
         }
+        groups.insert(x, self.steps.len());
+        self.steps.push(Step::Linears(vec![linear]));
     }
 
     fn find_last_uses(&mut self) {
