@@ -1,1 +1,54 @@
-fn main() {}
+//! The command line: parses arguments, shows progress, prints results. One file per subcommand, no logic of its own.
+
+mod analyze;
+mod failure;
+mod inspect;
+mod list;
+mod table;
+
+use clap::{Parser, Subcommand};
+use failure::Outcome;
+use std::process::ExitCode;
+
+/// Compiles Nemotron-H checkpoints into one deployable artifact of 4- and 8-bit weights, and runs it.
+#[derive(Parser)]
+#[command(version, propagate_version = true, max_term_width = 120)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Analyze(analyze::Arguments),
+    Inspect(inspect::Arguments),
+    List(list::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    std::panic::set_hook(Box::new(failure::report_bug));
+    match dispatch(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn dispatch(command: Command) -> Outcome {
+    match command {
+        Command::Analyze(arguments) => analyze::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::List(arguments) => list::run(&arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn declares_a_consistent_command_line() {
+        super::Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,43 @@
+# Two commands matter: `make demo` and `make test`. Both set the machine up first, see .ci/setup.
+
+.DELETE_ON_ERROR:
+.PHONY: all setup build demo test bench fuzz clean
+
+NEMOC := target/release/nemoc
+DEMO := build/demo
+FUZZ_SECONDS ?= 60
+
+all: build
+
+## Installs what is missing (Debian 12), or says in one line what is needed.
+setup:
+	@bash .ci/setup
+
+## target/release/nemoc
+build: setup
+	cargo build --release --locked
+
+## Compiles the trained example model with 4- and 8-bit weights, shows the IR between passes, generates text.
+demo: build
+	$(NEMOC) analyze examples/nano
+	$(NEMOC) compile examples/nano --phase 3 --dump-ir $(DEMO)/ir --time-passes -o $(DEMO)/nano.nemo
+	$(NEMOC) inspect $(DEMO)/nano.nemo
+	@echo; echo "IR between passes:"; ls $(DEMO)/ir
+	$(NEMOC) run $(DEMO)/nano.nemo --prompt "The history of the city" --max-tokens 60
+
+## Everything that CI checks.
+test: setup
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo test --workspace --locked
+
+bench: setup
+	cargo bench --workspace --locked
+
+## Needs cargo-fuzz and a nightly toolchain; each target runs for FUZZ_SECONDS.
+fuzz: setup
+	@bash .ci/fuzz $(FUZZ_SECONDS)
+
+clean:
+	cargo clean
+	rm -rf build

@@ -1,0 +1,45 @@
+//! `nemoc list`: what there is.
+
+use crate::failure::Outcome;
+use clap::ValueEnum;
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+/// List passes, ops or kernels, from the tables they are declared in.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// What to list.
+    #[arg(value_enum)]
+    what: What,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum What {
+    /// The ops of the nemo dialect.
+    Ops,
+}
+
+pub fn run(arguments: &Arguments) -> Outcome {
+    let text = match arguments.what {
+        What::Ops => ops(),
+    };
+    anstream::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+fn ops() -> String {
+    let width = ir::ops::TABLE.iter().map(|op| op.name.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for op in ir::ops::TABLE {
+        let _ = writeln!(text, "{:width$}  {}", op.name, first_sentence(op.doc));
+    }
+    text
+}
+
+fn first_sentence(doc: &[&str]) -> String {
+    let text = doc.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
+    match text.split_once(". ") {
+        Some((sentence, _)) => format!("{sentence}."),
+        None => text,
+    }
+}

@@ -1,0 +1,5 @@
+//! The command line as a user meets it: output, errors, exit codes.
+
+mod analyze;
+mod general;
+mod support;
