@@ -4,6 +4,8 @@ mod analyze;
 mod failure;
 mod inspect;
 mod list;
+mod progress;
+mod synth;
 mod table;
 
 use clap::{Parser, Subcommand};
@@ -23,6 +25,7 @@ struct Arguments {
 enum Command {
     Analyze(analyze::Arguments),
     Inspect(inspect::Arguments),
+    Synth(synth::Arguments),
     List(list::Arguments),
 }
 
@@ -39,6 +42,7 @@ fn dispatch(command: Command) -> Outcome {
     match command {
         Command::Analyze(arguments) => analyze::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Synth(arguments) => synth::run(&arguments),
         Command::List(arguments) => list::run(&arguments),
     }
 }

@@ -3,3 +3,4 @@
 mod analyze;
 mod general;
 mod support;
+mod synth;
