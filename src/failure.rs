@@ -12,19 +12,12 @@ pub enum Failure {
     Message(String),
     /// The reader of the output went away (`| head`): nothing to say, nobody to say it to.
     OutputClosed,
-    /// The user pressed Ctrl-C.
-    Interrupted,
 }
 
 /// What a command returns.
 pub type Outcome = Result<(), Failure>;
 
 impl Failure {
-    /// A message with a place and a help line.
-    pub fn new(what: impl std::fmt::Display, place: impl std::fmt::Display, help: impl std::fmt::Display) -> Failure {
-        Failure::Message(format!("{what}\n  --> {place}\nhelp: {help}"))
-    }
-
     /// An error of a library that does not know the file it was about.
     pub fn at(place: impl std::fmt::Display, error: impl std::fmt::Display) -> Failure {
         let text = error.to_string();
@@ -39,10 +32,6 @@ impl Failure {
     pub fn report(&self) -> ExitCode {
         match self {
             Failure::OutputClosed => ExitCode::SUCCESS,
-            Failure::Interrupted => {
-                complain("interrupted; nothing was written");
-                ExitCode::from(130)
-            }
             Failure::Message(text) => {
                 complain(text);
                 ExitCode::FAILURE
@@ -81,7 +70,8 @@ const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 const PLACE: Style = AnsiColor::Blue.on_default();
 const HELP: Style = AnsiColor::Green.on_default().bold();
 
-fn complain(text: &str) {
+/// Says why the command failed.
+pub fn complain(text: &str) {
     say("error", ERROR, text);
 }
 

@@ -3,6 +3,7 @@
 mod analyze;
 mod failure;
 mod inspect;
+mod interrupt;
 mod list;
 mod progress;
 mod synth;

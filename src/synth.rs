@@ -1,11 +1,12 @@
 //! `nemoc synth`: random weights of a real shape.
 
 use crate::failure::Outcome;
+use crate::interrupt::{on_interrupt, remove_folder};
 use crate::progress::byte_bar;
 use crate::table::{bytes, count, elapsed};
 use frontend::synth::{SynthOptions, synthesize};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Write a checkpoint of random weights, to measure speed and memory before a download.
@@ -27,6 +28,11 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> Outcome {
     let options = SynthOptions { seed: arguments.seed, shard_bytes: arguments.shard_size << 20 };
+    let existed = arguments.output.exists();
+    if !existed || is_empty(&arguments.output) {
+        let output = arguments.output.clone();
+        on_interrupt(move || remove_folder(&output, existed));
+    }
     let bar = byte_bar("writing");
     let start = Instant::now();
     let report = synthesize(&arguments.config, &arguments.output, &options, &mut |done, total| {
@@ -46,4 +52,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
         bytes((report.bytes as f64 / seconds) as u64),
     )?;
     Ok(())
+}
+
+fn is_empty(folder: &Path) -> bool {
+    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
 }

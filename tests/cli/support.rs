@@ -2,6 +2,8 @@
 
 use assert_cmd::Command;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 /// The binary under test, in the root of the repository, so that paths in messages are short.
 pub fn nemoc() -> Command {
@@ -53,4 +55,41 @@ pub fn nano_copy(into: &Path) -> PathBuf {
 pub fn edit(path: &Path, change: impl FnOnce(String) -> String) {
     let text = std::fs::read_to_string(path).expect("the file is text");
     std::fs::write(path, change(text)).expect("the file can be written");
+}
+
+/// The binary, running beside the test; it does not outlive it.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts the binary.
+pub fn nemoc_process(arguments: &[&str]) -> Running {
+    let child = std::process::Command::new(env!("CARGO_BIN_EXE_nemoc"))
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary runs");
+    Running(child)
+}
+
+/// Waits for something that takes moments; fails after a minute.
+pub fn wait_until(mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(60), "nothing happened within a minute");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Ctrl-C.
+pub fn interrupt(running: &Running) {
+    let killed = std::process::Command::new("kill").args(["-INT", &running.0.id().to_string()]).status();
+    assert!(killed.expect("kill runs").success());
 }

@@ -1,6 +1,6 @@
 //! `nemoc synth`.
 
-use crate::support::{refuses, stdout};
+use crate::support::{interrupt, nemoc_process, refuses, stdout, wait_until};
 use tempfile::tempdir;
 
 fn synth(dir: &std::path::Path, seed: &str) {
@@ -49,4 +49,16 @@ fn refuses_a_folder_in_use() {
     let path = dir.path().to_str().unwrap();
     refuses(&["synth", "--config", "examples/nano", "-o", path], &["not empty", path, "help: "]);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn leaves_nothing_behind_on_ctrl_c() {
+    let dir = tempdir().unwrap();
+    let model = dir.path().join("random");
+    let config = "examples/configs/nvidia-nemotron-nano-9b-v2";
+    let mut child = nemoc_process(&["synth", "--config", config, "-o", model.to_str().unwrap()]);
+    wait_until(|| model.join("model-00001-of-00005.safetensors").metadata().is_ok_and(|file| file.len() > 0));
+    interrupt(&child);
+    assert_eq!(child.0.wait().unwrap().code(), Some(130));
+    assert!(!model.exists());
 }
