@@ -175,6 +175,13 @@ impl TensorSource for Checkpoint {
             Box::from(CheckpointError::NoSuchTensor { file: self.file_of(name), tensor: name.to_owned() })
         })
     }
+
+    #[cfg(unix)]
+    fn release(&self, name: &str, bytes: std::ops::Range<usize>) {
+        if let Some(weights) = &self.weights {
+            weights.release(name, bytes);
+        }
+    }
 }
 
 /// Checks presence, element type and shape of one tensor.

@@ -3,9 +3,12 @@
 use crate::error::CheckpointError;
 use crate::header::{Entry, Header};
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Component, Path};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -27,7 +30,7 @@ pub(crate) struct Shards {
 struct Shard {
     name: String,
     map: Mmap,
-    header: std::ops::Range<usize>,
+    header: Range<usize>,
 }
 
 #[derive(Deserialize)]
@@ -106,6 +109,24 @@ impl Shards {
     pub fn bytes(&self, tensor: &str) -> Option<&[u8]> {
         let (shard, entry) = self.tensors.get(tensor)?;
         Some(&self.files[*shard].map[entry.range.clone()])
+    }
+
+    /// Lets the system drop the pages of a part of a tensor; they are read again when touched.
+    #[cfg(unix)]
+    pub fn release(&self, tensor: &str, bytes: Range<usize>) {
+        let Some((shard, entry)) = self.tensors.get(tensor) else {
+            return;
+        };
+        let start = entry.range.start.saturating_add(bytes.start).min(entry.range.end);
+        let end = entry.range.start.saturating_add(bytes.end).min(entry.range.end);
+        if start < end {
+            // SAFETY: the map is a read-only map of a file, so dropped pages come back from the file with the same
+            // bytes; slices into it stay valid.
+            let advised =
+                unsafe { self.files[*shard].map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start) };
+            // Only advice: memory stays a little fuller.
+            let _ = advised;
+        }
     }
 
     /// Every tensor that can be read.

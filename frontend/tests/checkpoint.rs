@@ -126,6 +126,20 @@ fn reads_element_types_per_tensor() {
 }
 
 #[test]
+fn keeps_the_bytes_of_released_tensors() {
+    let folder = Folder::sharded(&tiny());
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    for tensor in checkpoint.tensors() {
+        let before = checkpoint.bytes(&tensor.name).unwrap().to_vec();
+        for range in [0..before.len(), 3..7, 0..usize::MAX, 9..9] {
+            checkpoint.release(&tensor.name, range);
+        }
+        assert_eq!(checkpoint.bytes(&tensor.name).unwrap(), before);
+    }
+    checkpoint.release("no such tensor", 0..8);
+}
+
+#[test]
 fn refuses_a_missing_shard() {
     let folder = Folder::sharded(&tiny());
     fs::remove_file(folder.file("b.safetensors")).unwrap();
