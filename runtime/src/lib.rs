@@ -3,6 +3,8 @@
 pub mod artifact;
 pub mod cpu;
 pub mod device;
+pub mod eval;
+pub mod generate;
 pub mod plan;
 pub mod synthetic;
 pub mod tensors;

@@ -170,4 +170,10 @@ impl Plan {
     pub fn state(&self, id: StateId) -> &State {
         &self.states[id.0 as usize]
     }
+
+    /// Bytes of keys and values that a sequence needs for each of its tokens.
+    pub fn kv_token_bytes(&self) -> u64 {
+        let caches = self.states.iter().filter(|state| state.kind == StateKind::Kv);
+        caches.map(|state| 2 * (state.shape.iter().product::<usize>() * state.dtype.bytes()) as u64).sum()
+    }
 }

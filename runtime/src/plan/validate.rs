@@ -15,7 +15,7 @@ use super::{Activation, Buffer, BufferId, DType, Kernel, PLAN_VERSION, Plan, Pla
 use crate::tensors::TensorStore;
 
 /// Wider rows than this are refused: no model has them, and sums of sizes stay far from overflow.
-const MAX_COLS: usize = 1 << 24;
+pub(super) const MAX_COLS: usize = 1 << 24;
 
 impl Plan {
     /// Checks everything the module documentation of `validate` lists, against the tensors of an artifact.

@@ -1,6 +1,6 @@
 //! What each kernel demands of its arguments; the rules themselves are in `validate`.
 
-use super::validate::Checker;
+use super::validate::{Checker, MAX_COLS};
 use super::{
     Activation, BufferId, ConvWeights, DType, Embedding, Emit, Epilogue, K_ALIGN, Kernel, PlanError, Rows, Segment,
     SsmShape, SsmWeights, StateId, StateKind, WeightFormat,
@@ -91,7 +91,7 @@ impl Checker<'_> {
     }
 
     fn linear(&mut self, x: Activation, in_features: usize, segments: &[Segment]) -> Result<(), PlanError> {
-        self.require(in_features > 0 && !segments.is_empty(), || {
+        self.require((1..=MAX_COLS).contains(&in_features) && !segments.is_empty(), || {
             format!("{in_features} input features and {} segments", segments.len())
         })?;
         self.read_activation(x, in_features)?;
@@ -127,7 +127,8 @@ impl Checker<'_> {
     }
 
     fn stored_weight(&mut self, name: &str, format: WeightFormat, n: usize, k: usize) -> Result<(), PlanError> {
-        self.require(n > 0 && k > 0, || format!("{name} has shape [{n}, {k}]"))?;
+        let sizes = 1..=MAX_COLS;
+        self.require(sizes.contains(&n) && sizes.contains(&k), || format!("{name} has shape [{n}, {k}]"))?;
         let kp = k.next_multiple_of(K_ALIGN);
         let (weight, scale) = (format!("{name}.weight"), format!("{name}.scale"));
         let group_scale = format!("{name}.group_scale");

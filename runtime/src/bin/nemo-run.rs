@@ -1,0 +1,51 @@
+//! Continues a prompt with a compiled model; all that a deployment needs.
+
+use clap::Parser;
+use runtime::artifact::{Artifact, Verify};
+use runtime::cpu;
+use runtime::device::Device;
+use runtime::generate::{GenerateArgs, GenerateError, StepArgs, Tokenizer};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Continue a prompt with a compiled model.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// The compiled model
+    #[arg(value_name = "MODEL.nemo")]
+    model: PathBuf,
+    #[command(flatten)]
+    generate: GenerateArgs,
+    #[command(flatten)]
+    step: StepArgs,
+    /// Start without comparing the file with its checksums
+    #[arg(long)]
+    skip_checksums: bool,
+    /// Print only the text
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
+    let verify = if args.skip_checksums { Verify::HeaderOnly } else { Verify::Full };
+    let artifact = Artifact::open(&args.model, verify)?;
+    let tokenizer = Tokenizer::from_bytes(artifact.tokenizer().ok_or(GenerateError::NoTokenizer)?)?;
+    let options = cpu::Options { threads: args.step.threads, limits: args.step.limits() };
+    let mut device = cpu::Device::new(artifact.plan(), &artifact, &options)?;
+    let summary = args.generate.run(&mut device, &tokenizer, &mut std::io::stdout().lock())?;
+    if !args.quiet {
+        eprintln!("{}: {summary}", device.description());
+    }
+    Ok(())
+}

@@ -1,0 +1,252 @@
+//! Perplexity on non-overlapping windows, each from a fresh state.
+//!
+//! The ids of the whole text are cut into windows of equal length; what the tokenizer puts before a text (one BOS) is
+//! at the start of the first window only. Within a window, every token but the first is predicted. A comparison looks
+//! at the logits of every token of a window, the last included. Sums are f64.
+
+use crate::device::{Device, Outputs, SequenceChunk, SlotId};
+use crate::generate::GenerateError;
+use rayon::prelude::*;
+
+/// How a text is cut.
+#[derive(Clone, Copy, Debug)]
+pub struct Windows {
+    /// Tokens of a window.
+    pub size: usize,
+    /// Most windows; `None` takes all whole ones.
+    pub count: Option<usize>,
+    /// Windows computed together.
+    pub batch: usize,
+}
+
+impl Default for Windows {
+    fn default() -> Windows {
+        Windows { size: 1024, count: None, batch: 1 }
+    }
+}
+
+/// How well a model predicts a text.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Perplexity {
+    /// Windows computed.
+    pub windows: usize,
+    /// Tokens predicted.
+    pub tokens: usize,
+    /// Mean negative log-likelihood of a token, in nats.
+    pub mean_nll: f64,
+}
+
+impl Perplexity {
+    /// `exp(mean_nll)`.
+    pub fn perplexity(&self) -> f64 {
+        self.mean_nll.exp()
+    }
+}
+
+/// How far a model is from a reference on the same text.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Comparison {
+    /// Of the reference.
+    pub reference: Perplexity,
+    /// Of the model.
+    pub model: Perplexity,
+    /// Positions compared.
+    pub positions: usize,
+    /// Mean KL(reference || model) over positions, in nats.
+    pub mean_kl: f64,
+    /// The KL that 99.9 % of the positions stay below.
+    pub kl_p999: f64,
+    /// Share of positions where both find the same token likeliest.
+    pub top1_agreement: f64,
+}
+
+/// Perplexity of a model. `progress` is told how many windows of how many are done.
+pub fn perplexity(
+    device: &mut dyn Device,
+    tokens: &[u32],
+    windows: &Windows,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Perplexity, GenerateError> {
+    let mut nll = Vec::new();
+    let count = each_step(&mut [device], tokens, windows, progress, &mut |steps| {
+        let targets = steps.targets.par_iter().enumerate();
+        let rows =
+            targets.filter_map(|(row, target)| target.map(|target| negative_log_likelihood(steps.row(0, row), target)));
+        nll.par_extend(rows);
+    })?;
+    Ok(summarize(count, &nll))
+}
+
+/// Perplexity of two models and the divergence of `model` from `reference`.
+pub fn compare(
+    reference: &mut dyn Device,
+    model: &mut dyn Device,
+    tokens: &[u32],
+    windows: &Windows,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Comparison, GenerateError> {
+    let sizes = (reference.plan().model.vocab_size, model.plan().model.vocab_size);
+    if sizes.0 != sizes.1 {
+        return Err(GenerateError::DifferentVocabularies { reference: sizes.0, model: sizes.1 });
+    }
+    let mut rows: Vec<RowComparison> = Vec::new();
+    let count = each_step(&mut [reference, model], tokens, windows, progress, &mut |steps| {
+        let targets = steps.targets.par_iter().enumerate();
+        rows.par_extend(targets.map(|(row, target)| compare_rows(steps.row(0, row), steps.row(1, row), *target)));
+    })?;
+    let nll = |which: usize| -> Vec<f64> { rows.iter().filter_map(|row| row.nll.map(|nll| nll[which])).collect() };
+    let mut kl: Vec<f64> = rows.iter().map(|row| row.kl).collect();
+    let mean_kl = kl.iter().sum::<f64>() / kl.len() as f64;
+    kl.sort_unstable_by(f64::total_cmp);
+    let agreed = rows.iter().filter(|row| row.same_top1).count();
+    Ok(Comparison {
+        reference: summarize(count, &nll(0)),
+        model: summarize(count, &nll(1)),
+        positions: rows.len(),
+        mean_kl,
+        kl_p999: kl[((kl.len() - 1) as f64 * 0.999).ceil() as usize],
+        top1_agreement: agreed as f64 / rows.len() as f64,
+    })
+}
+
+fn summarize(windows: usize, nll: &[f64]) -> Perplexity {
+    Perplexity { windows, tokens: nll.len(), mean_nll: nll.iter().sum::<f64>() / nll.len() as f64 }
+}
+
+/// The logits of one step of every device, and the token that each row should predict.
+struct Steps {
+    logits: Vec<Vec<f32>>,
+    targets: Vec<Option<u32>>,
+    vocab_size: usize,
+}
+
+impl Steps {
+    fn row(&self, device: usize, row: usize) -> &[f32] {
+        &self.logits[device][row * self.vocab_size..][..self.vocab_size]
+    }
+}
+
+/// Runs all windows through all devices, step by step. Returns the number of windows.
+fn each_step(
+    devices: &mut [&mut dyn Device],
+    tokens: &[u32],
+    windows: &Windows,
+    progress: &mut dyn FnMut(usize, usize),
+    visit: &mut dyn FnMut(&Steps),
+) -> Result<usize, GenerateError> {
+    let size = windows.size.max(2);
+    let count = (tokens.len() / size).min(windows.count.unwrap_or(usize::MAX));
+    if count == 0 {
+        return Err(GenerateError::TextTooShort { tokens: tokens.len(), window: size });
+    }
+    let step_rows = devices.iter().map(|device| device.limits().step_rows).min().unwrap_or(1);
+    let batch = windows.batch.clamp(1, count).min(step_rows.max(1));
+    let texts: Vec<&[u32]> = tokens.chunks_exact(size).take(count).collect();
+    let mut done = 0;
+    progress(done, count);
+    for texts in texts.chunks(batch) {
+        each_step_of(devices, texts, (step_rows / texts.len()).max(1), visit)?;
+        done += texts.len();
+        progress(done, count);
+    }
+    Ok(count)
+}
+
+/// Runs windows of equal length side by side, `chunk` tokens of each a step.
+fn each_step_of(
+    devices: &mut [&mut dyn Device],
+    texts: &[&[u32]],
+    chunk: usize,
+    visit: &mut dyn FnMut(&Steps),
+) -> Result<(), GenerateError> {
+    let mut slots = Vec::new();
+    for device in devices.iter_mut() {
+        let fresh: Result<Vec<SlotId>, _> = texts.iter().map(|_| device.create_slot()).collect();
+        slots.push(fresh?);
+    }
+    let mut steps = Steps {
+        logits: vec![Vec::new(); devices.len()],
+        targets: Vec::new(),
+        vocab_size: devices[0].plan().model.vocab_size,
+    };
+    for start in (0..texts[0].len()).step_by(chunk) {
+        let end = texts[0].len().min(start + chunk);
+        for ((device, slots), logits) in devices.iter_mut().zip(&slots).zip(&mut steps.logits) {
+            let chunks = texts.iter().zip(slots).map(|(text, slot)| SequenceChunk {
+                slot: *slot,
+                tokens: &text[start..end],
+                outputs: Outputs::All,
+            });
+            let step = device.step(&chunks.collect::<Vec<_>>())?;
+            logits.clear();
+            logits.extend_from_slice(step.values);
+        }
+        steps.targets.clear();
+        steps.targets.extend(texts.iter().flat_map(|text| (start..end).map(|i| text.get(i + 1).copied())));
+        visit(&steps);
+    }
+    for (device, slots) in devices.iter_mut().zip(&slots) {
+        for slot in slots {
+            device.release_slot(*slot)?;
+        }
+    }
+    Ok(())
+}
+
+/// `ln sum exp(logits)`.
+fn log_sum_exp(logits: &[f32]) -> f64 {
+    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    max + logits.iter().map(|logit| (f64::from(*logit) - max).exp()).sum::<f64>().ln()
+}
+
+fn negative_log_likelihood(logits: &[f32], target: u32) -> f64 {
+    log_sum_exp(logits) - f64::from(logits[target as usize])
+}
+
+struct RowComparison {
+    kl: f64,
+    same_top1: bool,
+    /// Of the reference and of the model.
+    nll: Option<[f64; 2]>,
+}
+
+fn compare_rows(reference: &[f32], model: &[f32], target: Option<u32>) -> RowComparison {
+    let (p_sum, q_sum) = (log_sum_exp(reference), log_sum_exp(model));
+    let terms = reference.iter().zip(model).map(|(p, q)| {
+        let (log_p, log_q) = (f64::from(*p) - p_sum, f64::from(*q) - q_sum);
+        log_p.exp() * (log_p - log_q)
+    });
+    let nll = target.map(|target| {
+        let target = target as usize;
+        [p_sum - f64::from(reference[target]), q_sum - f64::from(model[target])]
+    });
+    // KL is never negative; rounding of equal rows may say otherwise.
+    RowComparison { kl: terms.sum::<f64>().max(0.0), same_top1: top1(reference) == top1(model), nll }
+}
+
+fn top1(logits: &[f32]) -> usize {
+    let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a)));
+    best.unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn divergence_of_two_known_distributions() {
+        // p = (1/2, 1/2), q = (1/4, 3/4): KL = ln(2) / 2 + ln(2/3) / 2.
+        let row = compare_rows(&[1.0, 1.0], &[0.0, 3f32.ln()], Some(0));
+        let expected = 0.5 * 2f64.ln() + 0.5 * (2.0 / 3.0f64).ln();
+        assert!((row.kl - expected).abs() < 1e-7, "{}", row.kl);
+        assert!(!row.same_top1);
+        let [p, q] = row.nll.unwrap();
+        assert!((p - 2f64.ln()).abs() < 1e-7 && (q - 4f64.ln()).abs() < 1e-7);
+    }
+
+    #[test]
+    fn equal_rows_do_not_diverge() {
+        let row = compare_rows(&[0.3, -2.0, 40.0], &[0.3, -2.0, 40.0], None);
+        assert!(row.kl.abs() < 1e-12 && row.same_top1 && row.nll.is_none());
+    }
+}

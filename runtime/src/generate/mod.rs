@@ -1,0 +1,16 @@
+//! From a prompt to text: tokenizer, sampling, the generation loop, and the command line that `nemoc run` and
+//! `nemo-run` share.
+
+mod cli;
+mod error;
+mod logits;
+mod sampler;
+mod sequence;
+mod tokenizer;
+
+pub use cli::{GenerateArgs, StepArgs, parse_bytes};
+pub use error::GenerateError;
+pub use logits::{logits, write_logits};
+pub use sampler::{Sampler, Sampling};
+pub use sequence::{Finish, Generation, Request, generate, prefill};
+pub use tokenizer::{TextStream, Tokenizer};
