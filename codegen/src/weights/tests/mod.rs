@@ -1,0 +1,5 @@
+mod materializes;
+mod quantizes;
+mod refuses;
+mod rotates;
+mod support;
