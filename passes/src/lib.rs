@@ -1,4 +1,146 @@
-//! The passes that rewrite the nemo IR from imported to planned.
+//! The passes that rewrite the nemo IR from imported to planned: THE pass table and the pipeline.
 
+pub mod assign_precision;
+mod copy;
 pub mod cost;
+mod fold_norms;
+mod insert_qdq;
+mod insert_rotations;
 pub mod lower_to_plan;
+mod nearest;
+mod precision;
+pub mod recipe;
+mod uses;
+
+pub use assign_precision::AssignPrecision;
+pub use fold_norms::FoldNorms;
+pub use insert_qdq::InsertQdq;
+pub use insert_rotations::InsertRotations;
+pub use lower_to_plan::LowerToPlan;
+pub use precision::Precision;
+pub use recipe::{Phase, Recipe};
+
+use ir::pass::Pass;
+use ir::weights::RotationKind;
+
+/// A row of the pass table.
+pub struct PassSpec {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it does, a line for `--help`.
+    pub summary: &'static str,
+    /// Makes it.
+    pub make: fn(&PipelineOptions) -> Box<dyn Pass>,
+}
+
+macro_rules! passes {
+    ($(#[doc = $summary:literal] $name:literal => $make:expr;)*) => {
+        /// Every pass, in the order of the pipeline.
+        pub const PASSES: &[PassSpec] =
+            &[$(PassSpec { name: $name, summary: $summary.trim_ascii(), make: |options| Box::new($make(options)) }),*];
+    };
+}
+
+passes! {
+    /// Move norm weights into the linears that read the norm.
+    "fold-norms" => |_| FoldNorms;
+    /// Decide the arithmetic of every linear and embedding, by phase and recipe.
+    "assign-precision" => |options: &PipelineOptions| AssignPrecision { recipe: options.recipe() };
+    /// Rotate the residual stream and the heads, and online the inputs of out_proj and down_proj.
+    "insert-rotations" => |options: &PipelineOptions| InsertRotations { rotations: options.recipe().rotation };
+    /// Quantize the inputs and weights of linears as assigned; mark where values change arithmetic.
+    "insert-qdq" => |_| InsertQdq;
+    /// Lower the graph to buffers and kernel launches.
+    "lower-to-plan" => |_| LowerToPlan;
+}
+
+/// What a user chooses.
+#[derive(Clone, Debug, Default)]
+pub struct PipelineOptions {
+    /// The scheme; by default the recipe's.
+    pub phase: Option<Phase>,
+    /// Exceptions from it.
+    pub recipe: Option<Recipe>,
+    /// The family of rotations; by default the recipe's.
+    pub rotations: Option<RotationKind>,
+    /// The seed of rotations; by default the recipe's.
+    pub seed: Option<u64>,
+}
+
+impl PipelineOptions {
+    /// The recipe, with what the other options say in place of what it says.
+    pub fn recipe(&self) -> Recipe {
+        let mut recipe = self.recipe.clone().unwrap_or_default();
+        recipe.phase = self.phase.unwrap_or(recipe.phase);
+        recipe.rotation.kind = self.rotations.or(recipe.rotation.kind);
+        recipe.rotation.seed = self.seed.unwrap_or(recipe.rotation.seed);
+        recipe
+    }
+}
+
+/// The passes of `nemoc compile`, in order.
+pub fn pipeline(options: &PipelineOptions) -> Vec<Box<dyn Pass>> {
+    let recipe = options.recipe();
+    let rotates = recipe.rotation.kind.is_some();
+    // A weight that stays as in the checkpoint must not take up a norm's.
+    let folds = rotates || recipe.quantizes();
+    let wanted = |name: &str| match name {
+        "fold-norms" => folds,
+        "insert-rotations" | "fold-rotations" => rotates,
+        _ => true,
+    };
+    PASSES.iter().filter(|spec| wanted(spec.name)).map(|spec| (spec.make)(options)).collect()
+}
+
+/// The pass of this name.
+///
+/// # Errors
+/// When there is none: lists those there are, nearest first.
+pub fn find(name: &str, options: &PipelineOptions) -> Result<Box<dyn Pass>, UnknownPass> {
+    match PASSES.iter().find(|spec| spec.name == name) {
+        Some(spec) => Ok((spec.make)(options)),
+        None => {
+            Err(UnknownPass { name: name.to_owned(), known: nearest::first(name, PASSES.iter().map(|spec| spec.name)) })
+        }
+    }
+}
+
+/// A name that is no pass's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no pass is called `{name}`; the passes are {}", .known.join(", "))]
+pub struct UnknownPass {
+    /// What was asked for.
+    pub name: String,
+    /// What there is, nearest first.
+    pub known: Vec<&'static str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(options: &PipelineOptions) -> Vec<&'static str> {
+        pipeline(options).iter().map(|pass| pass.name()).collect()
+    }
+
+    #[test]
+    fn calls_each_pass_as_the_table_does() {
+        for spec in PASSES {
+            assert_eq!((spec.make)(&PipelineOptions::default()).name(), spec.name);
+        }
+    }
+
+    #[test]
+    fn keeps_the_norms_of_a_model_that_stays_float() {
+        assert!(!names(&PipelineOptions::default()).contains(&"fold-norms"));
+        let phase_1 = PipelineOptions { phase: Some(Phase::Conservative), ..PipelineOptions::default() };
+        assert!(names(&phase_1).contains(&"fold-norms"));
+    }
+
+    #[test]
+    fn lists_the_passes_nearest_first_when_one_is_unknown() {
+        let Err(error) = find("insert-rotation", &PipelineOptions::default()) else { panic!("found it") };
+        assert_eq!(error.known[0], "insert-rotations");
+        assert_eq!(error.known.len(), PASSES.len());
+    }
+}

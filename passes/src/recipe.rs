@@ -1,0 +1,295 @@
+//! What the user decides about quantization: a phase, exceptions from it, and rotations. On disk a recipe is TOML:
+//!
+//! ```toml
+//! phase = 2                  # 0 to 3
+//! group_size = 128           # inputs that share a scale in 4-bit weights
+//! kv_cache = "bf16"          # or "f16", "f32"; f32 in phase 0 and bf16 elsewhere when absent
+//!
+//! [[override]]               # later ones win
+//! match = '^lm_head$'        # regular expression over names of linears, and `embeddings`
+//! precision = "w8a8"         # or "float", "w4a8", "w4a8-group"
+//!
+//! [rotation]
+//! kind = "hadamard"          # or "none", "random-hadamard"
+//! residual = true            # the residual stream
+//! value_output = true        # v and o_proj, per head
+//! query_key = true           # q and k, per head
+//! out_proj = true            # online, before out_proj of Mamba layers
+//! down_proj = true           # online, before down_proj
+//! seed = 0
+//! ```
+
+use crate::precision::Precision;
+use ir::types::Storage;
+use ir::weights::RotationKind;
+use regex::Regex;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+
+/// The user's word for a quantization scheme.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub enum Phase {
+    /// Nothing is quantized.
+    #[default]
+    Reference,
+    /// 8 bits.
+    Conservative,
+    /// 4 bits.
+    Aggressive,
+    /// 4 bits for the projections of Mamba layers, 8 bits elsewhere.
+    Mixed,
+}
+
+impl Phase {
+    /// Every phase, by number.
+    pub const ALL: [Phase; 4] = [Phase::Reference, Phase::Conservative, Phase::Aggressive, Phase::Mixed];
+}
+
+impl From<Phase> for u8 {
+    fn from(phase: Phase) -> u8 {
+        phase as u8
+    }
+}
+
+impl TryFrom<u8> for Phase {
+    type Error = String;
+    fn try_from(number: u8) -> Result<Self, String> {
+        Phase::ALL.get(usize::from(number)).copied().ok_or_else(|| format!("phase {number}, expected 0, 1, 2 or 3"))
+    }
+}
+
+impl std::str::FromStr for Phase {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse::<u8>().map_err(|_| format!("phase {text}, expected 0, 1, 2 or 3"))?.try_into()
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", u8::from(*self))
+    }
+}
+
+/// A recipe; see the module's documentation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The scheme that overrides are exceptions from.
+    #[serde(default)]
+    pub phase: Phase,
+    /// Inputs that share a scale in 4-bit weights.
+    #[serde(default = "default_group_size")]
+    pub group_size: usize,
+    /// Storage of keys and values; the phase decides when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_cache: Option<KvCache>,
+    /// Exceptions, in order; later ones win.
+    #[serde(default, rename = "override", skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<Override>,
+    /// Rotations.
+    #[serde(default)]
+    pub rotation: Rotations,
+}
+
+/// The precision of some linears.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Override {
+    /// Regular expression over full names, unanchored.
+    #[serde(rename = "match")]
+    pub pattern: String,
+    /// What they get.
+    pub precision: Precision,
+}
+
+/// Storage of the KV cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KvCache {
+    /// bfloat16.
+    Bf16,
+    /// IEEE half precision.
+    F16,
+    /// IEEE single precision.
+    F32,
+}
+
+impl KvCache {
+    /// The element type of the state.
+    pub const fn storage(self) -> Storage {
+        match self {
+            KvCache::Bf16 => Storage::Bf16,
+            KvCache::F16 => Storage::F16,
+            KvCache::F32 => Storage::F32,
+        }
+    }
+}
+
+/// Which rotations are inserted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rotations {
+    /// The family of the offline ones; none at all for `none`.
+    #[serde(serialize_with = "write_kind", deserialize_with = "read_kind")]
+    pub kind: Option<RotationKind>,
+    /// The residual stream.
+    pub residual: bool,
+    /// v and the input of o_proj, per head.
+    pub value_output: bool,
+    /// q and k, per head.
+    pub query_key: bool,
+    /// Online, before out_proj of Mamba layers.
+    pub out_proj: bool,
+    /// Online, before down_proj.
+    pub down_proj: bool,
+    /// Of everything random.
+    pub seed: u64,
+}
+
+impl Default for Rotations {
+    fn default() -> Self {
+        Rotations {
+            kind: None,
+            residual: true,
+            value_output: true,
+            query_key: true,
+            out_proj: true,
+            down_proj: true,
+            seed: 0,
+        }
+    }
+}
+
+const KINDS: [RotationKind; 2] = [RotationKind::Hadamard, RotationKind::RandomHadamard];
+
+fn read_kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RotationKind>, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    if word == "none" {
+        return Ok(None);
+    }
+    KINDS.into_iter().find(|kind| kind.as_str() == word).map(Some).ok_or_else(|| {
+        serde::de::Error::custom(format!("rotation kind `{word}`, expected `none`, `hadamard` or `random-hadamard`"))
+    })
+}
+
+fn write_kind<S: Serializer>(kind: &Option<RotationKind>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(kind.map_or("none", RotationKind::as_str))
+}
+
+const fn default_group_size() -> usize {
+    128
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Recipe::new(Phase::default())
+    }
+}
+
+/// Groups of 4-bit weights start at chunk boundaries of the stored rows.
+const GROUP_ALIGN: usize = 32;
+
+impl Recipe {
+    /// A phase without exceptions or rotations.
+    pub fn new(phase: Phase) -> Self {
+        Recipe {
+            phase,
+            group_size: default_group_size(),
+            kv_cache: None,
+            overrides: Vec::new(),
+            rotation: Rotations::default(),
+        }
+    }
+
+    /// Reads a recipe; `file` is for messages.
+    ///
+    /// # Errors
+    /// When the text is no legal recipe: names the file, the key and what was expected.
+    pub fn parse(text: &str, file: &str) -> Result<Self, RecipeError> {
+        let recipe: Recipe = toml::from_str(text)
+            .map_err(|error| RecipeError::Syntax { file: file.to_owned(), message: error.to_string() })?;
+        recipe.validate(file)?;
+        Ok(recipe)
+    }
+
+    fn validate(&self, file: &str) -> Result<(), RecipeError> {
+        if self.group_size == 0 || !self.group_size.is_multiple_of(GROUP_ALIGN) {
+            return Err(RecipeError::GroupSize { file: file.to_owned(), found: self.group_size });
+        }
+        for rule in &self.overrides {
+            rule.regex().map_err(|error| RecipeError::Pattern {
+                file: file.to_owned(),
+                pattern: rule.pattern.clone(),
+                message: error.to_string(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether any linear can come out quantized.
+    pub fn quantizes(&self) -> bool {
+        self.phase != Phase::Reference || self.overrides.iter().any(|rule| rule.precision != Precision::Float)
+    }
+
+    /// Storage of keys and values.
+    pub fn kv_storage(&self) -> Storage {
+        let by_phase = if self.phase == Phase::Reference { KvCache::F32 } else { KvCache::Bf16 };
+        self.kv_cache.unwrap_or(by_phase).storage()
+    }
+}
+
+impl Override {
+    /// The compiled pattern.
+    ///
+    /// # Errors
+    /// When it is no regular expression.
+    pub fn regex(&self) -> Result<Regex, regex::Error> {
+        Regex::new(&self.pattern)
+    }
+}
+
+/// A recipe that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecipeError {
+    /// Not TOML, an unknown key, or a value of the wrong kind.
+    #[error("{file}: {message}")]
+    Syntax {
+        /// The recipe's file.
+        file: String,
+        /// What the TOML reader found, with the line.
+        message: String,
+    },
+    /// A group size that stored rows cannot have.
+    #[error("{file}: group_size is {found}, expected a positive multiple of {GROUP_ALIGN}")]
+    GroupSize {
+        /// The recipe's file.
+        file: String,
+        /// What it says.
+        found: usize,
+    },
+    /// A pattern that is no regular expression.
+    #[error("{file}: override `{pattern}` is not a regular expression: {message}")]
+    Pattern {
+        /// The recipe's file.
+        file: String,
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+impl RecipeError {
+    /// What to do.
+    pub fn help(&self) -> &'static str {
+        match self {
+            RecipeError::Syntax { .. } => {
+                "keys are phase, group_size, kv_cache, [[override]] match and precision, [rotation] kind, residual, value_output, query_key, out_proj, down_proj and seed"
+            }
+            RecipeError::GroupSize { .. } => "128 is the usual choice; 64 and 32 are finer and larger",
+            RecipeError::Pattern { .. } => "write the pattern in single quotes, for example match = '\\.down_proj$'",
+        }
+    }
+}
