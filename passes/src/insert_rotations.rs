@@ -27,7 +27,7 @@ use ir::melior::{
     Context,
     ir::{Location, Module, Value, operation::OperationLike},
 };
-use ir::module::{defining, location_name, ops, type_of};
+use ir::module::{defining, ops, type_of};
 use ir::ops::{Op, build, views};
 use ir::pass::{Pass, PassError, PassFailure};
 use ir::rewrite::{Action, Rewriter, rewrite};
@@ -109,19 +109,20 @@ fn residual_stream(ops: &[Op<'_, '_>]) -> HashSet<usize> {
 }
 
 fn refuse_weighted_norms(ops: &[Op<'_, '_>], stream: &HashSet<usize>) -> Result<(), PassError> {
-    for op in ops {
-        if let Op::RmsNorm(norm) = op
-            && norm.weight().is_some()
-            && stream.contains(&key(norm.x()))
-        {
-            return Err(PassError {
-                pass: "insert-rotations",
-                message: format!("the norm {} has a weight, which a rotation cannot pass", location_name(&norm.0)),
-                help: Some("run fold-norms first".to_owned()),
-            });
-        }
-    }
-    Ok(())
+    let mut norms = ops.iter().filter_map(|op| match op {
+        Op::RmsNorm(norm) if stream.contains(&key(norm.x())) => norm.weight(),
+        _ => None,
+    });
+    let Some(weight) = norms.next() else { return Ok(()) };
+    let name = match defining(weight) {
+        Some(Op::Weight(weight)) => weight.tensor(),
+        _ => "the weight of a norm".to_owned(),
+    };
+    Err(PassError {
+        pass: "insert-rotations",
+        message: format!("{name} scales the residual stream, which a rotation cannot pass"),
+        help: Some("run fold-norms first".to_owned()),
+    })
 }
 
 /// One op's rewrite.

@@ -20,6 +20,7 @@ pub use lower_to_plan::LowerToPlan;
 pub use precision::Precision;
 pub use recipe::{Phase, Recipe};
 
+use cost::Target;
 use ir::pass::Pass;
 use ir::weights::RotationKind;
 
@@ -55,7 +56,7 @@ passes! {
 }
 
 /// What a user chooses.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct PipelineOptions {
     /// The scheme; by default the recipe's.
     pub phase: Option<Phase>,
@@ -65,6 +66,14 @@ pub struct PipelineOptions {
     pub rotations: Option<RotationKind>,
     /// The seed of rotations; by default the recipe's.
     pub seed: Option<u64>,
+    /// The GPU that cost decides for.
+    pub target: Target,
+}
+
+impl Default for PipelineOptions {
+    fn default() -> Self {
+        PipelineOptions { phase: None, recipe: None, rotations: None, seed: None, target: cost::TARGETS[0] }
+    }
 }
 
 impl PipelineOptions {

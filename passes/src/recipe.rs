@@ -89,7 +89,7 @@ pub struct Recipe {
     #[serde(default, rename = "override", skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<Override>,
     /// Rotations.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Rotations::is_none")]
     pub rotation: Rotations,
 }
 
@@ -159,6 +159,13 @@ impl Default for Rotations {
             down_proj: true,
             seed: 0,
         }
+    }
+}
+
+impl Rotations {
+    /// Whether nothing is rotated, whatever else is said.
+    pub fn is_none(&self) -> bool {
+        self.kind.is_none()
     }
 }
 

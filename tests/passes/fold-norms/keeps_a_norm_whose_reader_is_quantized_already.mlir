@@ -1,0 +1,19 @@
+!x = !nemo.act<64 : i64, f32, "none", "plain">
+!wide = !nemo.act<128 : i64, f32, "none", "plain">
+!tall = !nemo.matrix<128 : i64, 64 : i64, bf16, "none", "plain", "plain">
+!vector = !nemo.vector<64 : i64, bf16>
+!x_i8 = !nemo.act<64 : i64, i8, "token", "plain">
+!tall_i8 = !nemo.matrix<128 : i64, 64 : i64, i8, "channel", "plain", "plain">
+module {
+  func.func @forward(%tokens: !nemo.tokens) -> !wide {
+    %table = "nemo.weight"() {tensor = "embeddings.weight"} : () -> !tall
+    %x = "nemo.embed"(%tokens, %table) {name = "embeddings"} : (!nemo.tokens, !tall) -> !x
+    %w = "nemo.weight"() {tensor = "norm_f.weight"} : () -> !vector
+    %n = "nemo.rms_norm"(%x, %w) {eps = 1.0e-05 : f64, operandSegmentSizes = array<i32: 1, 0, 1>} : (!x, !vector) -> !x
+    %hw = "nemo.weight"() {tensor = "lm_head.weight"} : () -> !tall
+    %h = "nemo.quantize_weight"(%hw) {rounding = "rtn"} : (!tall) -> !tall_i8
+    %q = "nemo.quantize"(%n) : (!x) -> !x_i8
+    %y = "nemo.linear"(%q, %h) {name = "lm_head"} : (!x_i8, !tall_i8) -> !wide
+    return %y : !wide
+  }
+}

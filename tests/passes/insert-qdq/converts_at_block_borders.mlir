@@ -1,0 +1,27 @@
+!x = !nemo.act<64 : i64, f32, "none", "plain">
+!wide = !nemo.act<128 : i64, f32, "none", "plain">
+!tall = !nemo.matrix<128 : i64, 64 : i64, bf16, "none", "plain", "plain">
+!narrow = !nemo.matrix<64 : i64, 128 : i64, bf16, "none", "plain", "plain">
+module attributes {nemo.stage = "annotated"} {
+  func.func @forward(%tokens: !nemo.tokens) -> !wide {
+    %table = "nemo.weight"() {tensor = "embeddings.weight"} : () -> !tall
+    %x = "nemo.embed"(%tokens, %table) {name = "embeddings", precision = "w8a8"} : (!nemo.tokens, !tall) -> !x
+    %n0 = "nemo.rms_norm"(%x) {eps = 1.0e-05 : f64, operandSegmentSizes = array<i32: 1, 0, 0>} : (!x) -> !x
+    %u0_w = "nemo.weight"() {tensor = "layers.0.mixer.up_proj.weight"} : () -> !tall
+    %u0 = "nemo.linear"(%n0, %u0_w) {name = "layers.0.mixer.up_proj", precision = "w4a8"} : (!x, !tall) -> !wide
+    %r0 = "nemo.relu2"(%u0) : (!wide) -> !wide
+    %d0_w = "nemo.weight"() {tensor = "layers.0.mixer.down_proj.weight"} : () -> !narrow
+    %d0 = "nemo.linear"(%r0, %d0_w) {name = "layers.0.mixer.down_proj", precision = "w4a8"} : (!wide, !narrow) -> !x
+    %x1 = "nemo.add"(%x, %d0) : (!x, !x) -> !x
+    %n1 = "nemo.rms_norm"(%x1) {eps = 1.0e-05 : f64, operandSegmentSizes = array<i32: 1, 0, 0>} : (!x) -> !x
+    %u1_w = "nemo.weight"() {tensor = "layers.1.mixer.up_proj.weight"} : () -> !tall
+    %u1 = "nemo.linear"(%n1, %u1_w) {name = "layers.1.mixer.up_proj", precision = "w4a8"} : (!x, !tall) -> !wide
+    %r1 = "nemo.relu2"(%u1) : (!wide) -> !wide
+    %d1_w = "nemo.weight"() {tensor = "layers.1.mixer.down_proj.weight"} : () -> !narrow
+    %d1 = "nemo.linear"(%r1, %d1_w) {name = "layers.1.mixer.down_proj", precision = "w4a8"} : (!wide, !narrow) -> !x
+    %x2 = "nemo.add"(%x1, %d1) : (!x, !x) -> !x
+    %y_w = "nemo.weight"() {tensor = "lm_head.weight"} : () -> !tall
+    %y = "nemo.linear"(%x2, %y_w) {name = "lm_head", precision = "float"} : (!x, !tall) -> !wide
+    return %y : !wide
+  }
+}
