@@ -26,6 +26,11 @@ const NAMES: [(Stage, &str); 4] = [
 ];
 
 impl Stage {
+    /// Every stage, first to last.
+    pub fn all() -> [Self; 4] {
+        NAMES.map(|(stage, _)| stage)
+    }
+
     /// The stage a module says it is at; a module that says nothing is [`Stage::Imported`].
     pub fn of(module: &Module<'_>) -> Option<Self> {
         match crate::module::get_string(module, ATTRIBUTE) {

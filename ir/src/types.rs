@@ -10,6 +10,9 @@ use std::fmt;
 /// The basis of an activation that was never rotated.
 pub const PLAIN: &str = "plain";
 
+/// Groups of 4-bit weights are a multiple of this many columns: the nibbles of so many are packed together.
+pub const GROUP_ALIGN: usize = 32;
+
 /// How the elements of a value are stored, signedness included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Storage {
@@ -107,7 +110,11 @@ pub enum Granularity {
 
 impl Granularity {
     fn parse(text: &str) -> Option<Self> {
-        let sized = |prefix: &str| text.strip_prefix(prefix).and_then(|n| n.parse().ok()).filter(|n| *n > 0);
+        let sized = |prefix: &str| {
+            let digits = text.strip_prefix(prefix)?;
+            let canonical = digits.starts_with(|c: char| ('1'..='9').contains(&c));
+            digits.parse().ok().filter(|_| canonical)
+        };
         Some(match text {
             "none" => Granularity::None,
             "token" => Granularity::Token,
@@ -240,43 +247,22 @@ impl NemoType {
         Self::parse(&crate::border::type_text(r#type))
     }
 
-    /// Parses the MLIR text of a type.
+    /// Parses the MLIR text of a type; `None` when it is no type of the dialect.
     pub fn parse(text: &str) -> Option<Self> {
-        let text = text.strip_prefix("!nemo.")?;
-        if text == "tokens" {
-            return Some(NemoType::Tokens);
+        Self::read(text).ok()
+    }
+
+    /// Parses the MLIR text of a type, or says what is wrong with it.
+    pub(crate) fn read(text: &str) -> Result<Self, String> {
+        let no_type = || format!("{text} is no type of the nemo dialect");
+        let spelled = text.strip_prefix("!nemo.").ok_or_else(no_type)?;
+        if spelled == "tokens" {
+            return Ok(NemoType::Tokens);
         }
-        let (mnemonic, rest) = text.split_once('<')?;
-        let mut parameters = Parameters(rest.strip_suffix('>')?.split(','));
-        let parsed = match mnemonic {
-            "act" => NemoType::Act(Act {
-                cols: parameters.size()?,
-                storage: parameters.storage()?,
-                granularity: parameters.granularity()?,
-                basis: parameters.string()?,
-            }),
-            "matrix" => NemoType::Weight(Weight {
-                rows: parameters.size()?,
-                cols: parameters.size()?,
-                storage: parameters.storage()?,
-                granularity: parameters.granularity()?,
-                basis_in: parameters.string()?,
-                basis_out: parameters.string()?,
-            }),
-            "vector" => NemoType::Vector(Vector { len: parameters.size()?, storage: parameters.storage()? }),
-            "state" => NemoType::State(StateType {
-                kind: parameters.string()?,
-                elements: parameters.size()?,
-                storage: parameters.storage()?,
-            }),
-            "buffer" => NemoType::Buffer(BufferType {
-                cols: parameters.size()?,
-                storage: parameters.storage()?,
-                rows: parameters.string()?,
-            }),
-            _ => return None,
-        };
-        parameters.0.next().is_none().then_some(parsed)
+        let (mnemonic, rest) = spelled.split_once('<').ok_or_else(no_type)?;
+        let mut parameters = Parameters(rest.strip_suffix('>').ok_or_else(no_type)?.split(','));
+        let parsed = parameters.read(mnemonic).map_err(|problem| format!("{text}: {problem}"))?.ok_or_else(no_type)?;
+        if parameters.0.next().is_some() { Err(format!("{text}: too many parameters")) } else { Ok(parsed) }
     }
 
     /// The MLIR type.
@@ -292,21 +278,70 @@ impl NemoType {
 struct Parameters<'t>(std::str::Split<'t, char>);
 
 impl Parameters<'_> {
-    fn size(&mut self) -> Option<usize> {
-        self.0.next()?.trim().strip_suffix(": i64")?.trim().parse().ok()
+    /// The type of this mnemonic; `None` for one that the dialect does not have.
+    fn read(&mut self, mnemonic: &str) -> Result<Option<NemoType>, String> {
+        Ok(Some(match mnemonic {
+            "act" => NemoType::Act(Act {
+                cols: self.size("cols")?,
+                storage: self.storage()?,
+                granularity: self.granularity()?,
+                basis: self.string("basis")?,
+            }),
+            "matrix" => NemoType::Weight(Weight {
+                rows: self.size("rows")?,
+                cols: self.size("cols")?,
+                storage: self.storage()?,
+                granularity: self.granularity()?,
+                basis_in: self.string("basis_in")?,
+                basis_out: self.string("basis_out")?,
+            }),
+            "vector" => NemoType::Vector(Vector { len: self.size("len")?, storage: self.storage()? }),
+            "state" => NemoType::State(StateType {
+                kind: self.string("kind")?,
+                elements: self.size("elements")?,
+                storage: self.storage()?,
+            }),
+            "buffer" => NemoType::Buffer(BufferType {
+                cols: self.size("cols")?,
+                storage: self.storage()?,
+                rows: self.string("rows")?,
+            }),
+            _ => return Ok(None),
+        }))
     }
 
-    fn storage(&mut self) -> Option<Storage> {
-        Storage::parse(self.0.next()?.trim())
+    fn next(&mut self, name: &str) -> Result<&str, String> {
+        self.0.next().map(str::trim).ok_or_else(|| format!("{name} is missing"))
     }
 
-    fn string(&mut self) -> Option<String> {
-        Some(self.0.next()?.trim().strip_prefix('"')?.strip_suffix('"')?.to_owned())
+    fn size(&mut self, name: &str) -> Result<usize, String> {
+        let text = self.next(name)?;
+        let number = text.strip_suffix(": i64").map(str::trim);
+        number.and_then(|number| number.parse().ok()).ok_or_else(|| format!("{name} is {text}, expected a size"))
     }
 
-    fn granularity(&mut self) -> Option<Granularity> {
-        Granularity::parse(&self.string()?)
+    fn storage(&mut self) -> Result<Storage, String> {
+        let text = self.next("storage")?;
+        Storage::parse(text).ok_or_else(|| format!("storage is {text}"))
     }
+
+    fn string(&mut self, name: &str) -> Result<String, String> {
+        let text = self.next(name)?;
+        let word = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).filter(|word| is_word(word));
+        word.map(str::to_owned).ok_or_else(|| format!("{name} is {text}, expected a word of [A-Za-z0-9_.-]"))
+    }
+
+    fn granularity(&mut self) -> Result<Granularity, String> {
+        let word = self.string("granularity")?;
+        Granularity::parse(&word).ok_or_else(|| {
+            format!("granularity is \"{word}\", expected none, token, token_channel, channel, group_N or two_level_N")
+        })
+    }
+}
+
+/// Whether text can stand in a type: it is not empty and has no character that the type's syntax gives a meaning.
+pub(crate) fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
 }
 
 impl fmt::Display for NemoType {
@@ -322,8 +357,14 @@ impl fmt::Display for NemoType {
                 w.rows, w.cols, w.storage, w.granularity, w.basis_in, w.basis_out
             ),
             NemoType::Vector(v) => write!(f, "!nemo.vector<{} : i64, {}>", v.len, v.storage),
-            NemoType::State(s) => write!(f, "!nemo.state<\"{}\", {} : i64, {}>", s.kind, s.elements, s.storage),
+            NemoType::State(s) => s.fmt(f),
             NemoType::Buffer(b) => write!(f, "!nemo.buffer<{} : i64, {}, \"{}\">", b.cols, b.storage, b.rows),
         }
+    }
+}
+
+impl fmt::Display for StateType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "!nemo.state<\"{}\", {} : i64, {}>", self.kind, self.elements, self.storage)
     }
 }

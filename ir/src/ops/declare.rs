@@ -25,6 +25,7 @@ macro_rules! ops {
                     name: stringify!($attribute),
                     required: matches!(<kinds::$presence as kinds::ArityWord>::ARITY, kinds::Arity::One),
                     kind: <kinds::$attribute_kind as kinds::AttributeWord>::NAME,
+                    accepts: |attribute| <kinds::$attribute_kind as kinds::AttributeWord>::from_mlir(attribute).is_some(),
                 }),*],
                 results: &[$(super::ValueSpec {
                     name: stringify!($result),

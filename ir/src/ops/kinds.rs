@@ -7,7 +7,7 @@ use crate::types::NemoType;
 use melior::{
     Context,
     ir::{
-        Attribute, Value,
+        Attribute, AttributeLike, TypeLike, Value,
         attribute::{ArrayAttribute, BoolAttribute, FloatAttribute, IntegerAttribute, StringAttribute},
         r#type::IntegerType,
     },
@@ -141,24 +141,27 @@ pub struct strings;
 pub struct ints;
 
 impl AttributeWord for int {
-    const NAME: &'static str = "integer";
+    const NAME: &'static str = "i64";
     type Value = i64;
     fn to_mlir<'c>(value: &i64, context: &'c Context) -> Attribute<'c> {
         IntegerAttribute::new(IntegerType::new(context, 64).into(), *value).into()
     }
     fn from_mlir(attribute: Attribute<'_>) -> Option<i64> {
-        Some(IntegerAttribute::try_from(attribute).ok()?.value())
+        let integer = IntegerAttribute::try_from(attribute).ok()?;
+        let r#type = IntegerType::try_from(attribute.r#type()).ok()?;
+        (r#type.is_signless() && r#type.width() == 64).then(|| integer.value())
     }
 }
 
 impl AttributeWord for float {
-    const NAME: &'static str = "float";
+    const NAME: &'static str = "f64";
     type Value = f64;
     fn to_mlir<'c>(value: &f64, context: &'c Context) -> Attribute<'c> {
         FloatAttribute::new(context, melior::ir::Type::float64(context), *value).into()
     }
     fn from_mlir(attribute: Attribute<'_>) -> Option<f64> {
-        Some(FloatAttribute::try_from(attribute).ok()?.value())
+        let number = FloatAttribute::try_from(attribute).ok()?;
+        attribute.r#type().is_f64().then(|| number.value())
     }
 }
 
@@ -206,7 +209,7 @@ impl AttributeWord for strings {
 }
 
 impl AttributeWord for ints {
-    const NAME: &'static str = "list of integers";
+    const NAME: &'static str = "list of i64";
     type Value = Vec<i64>;
     fn to_mlir<'c>(value: &Vec<i64>, context: &'c Context) -> Attribute<'c> {
         list_to_mlir::<int>(value, context)

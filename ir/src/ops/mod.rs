@@ -39,6 +39,8 @@ pub struct AttributeSpec {
     pub required: bool,
     /// Its kind, for people.
     pub kind: &'static str,
+    /// Whether an attribute is of its kind.
+    pub accepts: fn(Attribute<'_>) -> bool,
 }
 
 /// A row of the op table.
@@ -66,9 +68,9 @@ impl OpSpec {
 }
 
 /// The attribute in which MLIR keeps how many values each operand stands for.
-const OPERAND_SEGMENTS: &str = "operandSegmentSizes";
+pub(crate) const OPERAND_SEGMENTS: &str = "operandSegmentSizes";
 /// The same for results.
-const RESULT_SEGMENTS: &str = "resultSegmentSizes";
+pub(crate) const RESULT_SEGMENTS: &str = "resultSegmentSizes";
 
 /// How many values a `many` operand or result takes at most. IRDL binds all values of one variadic constraint to the type
 /// of the first, so `many` is that many optional values, each with a constraint of its own.
@@ -87,7 +89,7 @@ pub(crate) fn needs_segments(specs: &[ValueSpec]) -> bool {
 }
 
 /// Where the values of spec `index` stand in a flat list of `total` values.
-fn segment(
+pub(crate) fn segment(
     op: &OperationRef<'_, '_>,
     specs: &[ValueSpec],
     index: usize,

@@ -1,0 +1,118 @@
+//! Rules 6 to 10: weight expressions.
+
+use super::checker::Checker;
+use crate::ops::views;
+use crate::types::{NemoType, PLAIN, Weight};
+use crate::weights::Side;
+
+/// Rule 6.
+pub(super) fn tensor(checker: &mut Checker<'_, '_>, op: views::Weight<'_, '_>) {
+    checker.require(!op.tensor().is_empty(), || "the tensor has no name".into());
+    match checker.type_of(op.value()) {
+        NemoType::Weight(weight) => {
+            float(checker, "the tensor", &weight);
+            let plain = weight.basis_in == PLAIN && weight.basis_out == PLAIN;
+            checker.require(plain, || "a tensor of the checkpoint is in the plain basis on both sides".into());
+        }
+        NemoType::Vector(_) => {}
+        other => checker.refuse(format!("value is {other}, expected a matrix or a vector")),
+    }
+}
+
+fn float(checker: &mut Checker<'_, '_>, what: &str, weight: &Weight) {
+    checker.require(weight.storage.is_float(), || format!("{what} is stored as {}, expected floats", weight.storage));
+}
+
+/// The result type of an op must be this.
+fn result(checker: &mut Checker<'_, '_>, value: melior::ir::Value<'_, '_>, expected: Weight) {
+    let found = checker.type_of(value);
+    checker.same("the result", found, NemoType::Weight(expected));
+}
+
+/// Rule 7.
+pub(super) fn slice_rows(checker: &mut Checker<'_, '_>, op: views::SliceRows<'_, '_>) {
+    let base = checker.weight(op.base());
+    float(checker, "base", &base);
+    checker.same("the output basis of base", base.basis_out.as_str(), PLAIN);
+    checker.require(op.start() >= 0, || format!("start is {}, expected 0 or more", op.start()));
+    let Some(count) = checker.size("count", op.count()) else { return };
+    let end = usize::try_from(op.start()).ok().and_then(|start| start.checked_add(count));
+    let inside = end.is_some_and(|end| end <= base.rows);
+    checker.require(inside, || {
+        format!("rows {}..{}+{count} are not all in a base of {} rows", op.start(), op.start(), base.rows)
+    });
+    result(checker, op.value(), Weight { rows: count, ..base });
+}
+
+/// Rule 8, columns: of a matrix, or the elements of a vector.
+pub(super) fn scale_columns(checker: &mut Checker<'_, '_>, op: views::ScaleColumns<'_, '_>) {
+    let factors = checker.vector(op.by()).len;
+    let base = checker.type_of(op.base());
+    match &base {
+        NemoType::Weight(weight) => {
+            float(checker, "base", weight);
+            checker.same("the input basis of base", weight.basis_in.as_str(), PLAIN);
+            checker.same("the length of by", factors, weight.cols);
+        }
+        NemoType::Vector(vector) => checker.same("the length of by", factors, vector.len),
+        other => checker.refuse(format!("base is {other}, expected a matrix or a vector")),
+    }
+    let found = checker.type_of(op.value());
+    checker.same("the result", found, base);
+}
+
+/// Rule 8, rows.
+pub(super) fn scale_rows(checker: &mut Checker<'_, '_>, op: views::ScaleRows<'_, '_>) {
+    let factors = checker.vector(op.by()).len;
+    let base = checker.weight(op.base());
+    float(checker, "base", &base);
+    checker.same("the output basis of base", base.basis_out.as_str(), PLAIN);
+    checker.same("the length of by", factors, base.rows);
+    result(checker, op.value(), base);
+}
+
+/// Rule 9.
+pub(super) fn rotate(checker: &mut Checker<'_, '_>, op: views::RotateWeight<'_, '_>) {
+    let base = checker.weight(op.base());
+    float(checker, "base", &base);
+    let Some(side) = op.rotated_side() else {
+        checker.word("side", &op.side(), &[Side::In.as_str(), Side::Out.as_str()]);
+        return;
+    };
+    let (width, basis) = match side {
+        Side::In => (base.cols, &base.basis_in),
+        Side::Out => (base.rows, &base.basis_out),
+    };
+    let to = rotated(checker, width, basis, (&op.basis(), op.size(), op.transpose()));
+    let mut expected = base.clone();
+    match side {
+        Side::In => expected.basis_in = to,
+        Side::Out => expected.basis_out = to,
+    }
+    result(checker, op.value(), expected);
+}
+
+/// Checks that blocks of a rotation fit and that it starts from the right basis; the basis it leads to.
+pub(super) fn rotated(
+    checker: &mut Checker<'_, '_>,
+    width: usize,
+    from: &str,
+    (basis, size, transpose): (&str, i64, bool),
+) -> String {
+    if let Some(size) = checker.size("size", size) {
+        checker.require(width.is_multiple_of(size), || format!("blocks of {size} do not divide a width of {width}"));
+    }
+    let (start, end) = if transpose { (basis, PLAIN) } else { (PLAIN, basis) };
+    checker.same("the basis to rotate from", from, start);
+    end.to_owned()
+}
+
+/// Rule 10.
+pub(super) fn quantize(checker: &mut Checker<'_, '_>, op: views::QuantizeWeight<'_, '_>) {
+    checker.word("rounding", &op.rounding(), &["rtn", "gptq"]);
+    let base = checker.weight(op.base());
+    float(checker, "base", &base);
+    let to = checker.weight(op.value());
+    checker.require(!to.storage.is_float(), || format!("the result is stored as {}, expected i8 or i4", to.storage));
+    result(checker, op.value(), Weight { storage: to.storage, granularity: to.granularity, ..base });
+}
