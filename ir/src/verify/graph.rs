@@ -72,7 +72,10 @@ impl Bases {
         known.seed = known.seed.or(basis.seed);
         let (kind, size) = (known.kind.clone(), known.size);
         checker.require(agree, || {
-            format!("basis {name} is {} of {} here, {kind} of {size} (or of another seed) before", basis.kind, basis.size)
+            format!(
+                "basis {name} is {} of {} here, {kind} of {size} (or of another seed) before",
+                basis.kind, basis.size
+            )
         });
     }
 }
@@ -115,7 +118,8 @@ impl Flow {
     /// Rule 25.
     fn rows<'c, 'm>(&mut self, checker: &mut Checker<'c, 'm>, op: Op<'c, 'm>) {
         let operation = op.operation();
-        let operands: Vec<Rows> = operation.operands().filter_map(|value| self.rows.get(&key(value)).copied()).collect();
+        let operands: Vec<Rows> =
+            operation.operands().filter_map(|value| self.rows.get(&key(value)).copied()).collect();
         let mixed = operands.windows(2).any(|pair| pair[0] != pair[1]);
         checker.require(!mixed, || "operands have token rows and output rows, expected one of them".into());
         let mut rows = operands.first().copied().unwrap_or(Rows::Token);
@@ -125,7 +129,8 @@ impl Flow {
             rows = Rows::Output;
         }
         let has_state = matches!(op, Op::Conv1d(_) | Op::SsmScan(_) | Op::Mixer(_) | Op::Attention(_));
-        checker.require(!(has_state && first_output), || "an op with a state takes token rows, found output rows".into());
+        checker
+            .require(!(has_state && first_output), || "an op with a state takes token rows, found output rows".into());
         for value in activations(checker, operation) {
             self.rows.insert(key(value), rows);
         }

@@ -19,7 +19,8 @@ pub(super) fn linear(checker: &mut Checker<'_, '_>, op: views::Linear<'_, '_>) {
     if let Some(epilogue) = op.epilogue() {
         checker.word("epilogue", &epilogue, &["relu2"]);
         let plain = y.storage == Storage::F32 && y.basis == PLAIN;
-        checker.require(plain, || format!("an epilogue on a result of {}, expected plain f32", NemoType::Act(y.clone())));
+        checker
+            .require(plain, || format!("an epilogue on a result of {}, expected plain f32", NemoType::Act(y.clone())));
         checker.require(op.residual().is_none(), || "epilogue and residual exclude each other".into());
     }
     if let Some(residual) = op.residual() {

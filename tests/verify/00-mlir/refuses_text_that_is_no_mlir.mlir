@@ -1,0 +1,2 @@
+func.func forward {  // expected-error: expected valid '@'-identifier
+}

@@ -1,0 +1,3 @@
+module {  // expected-error: expected only the function @forward
+  func.func @backward() { return }
+}

@@ -1,0 +1,2 @@
+module {  // expected-error: the module has no function @forward
+}

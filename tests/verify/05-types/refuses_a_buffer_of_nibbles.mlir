@@ -1,0 +1,6 @@
+func.func @forward(%t: !nemo.tokens) -> !nemo.act<32 : i64, f32, "none", "plain"> {
+  %e = "nemo.weight"() {tensor = "e"} : () -> !nemo.matrix<96 : i64, 32 : i64, bf16, "none", "plain", "plain">
+  %x = "nemo.embed"(%t, %e) {name = "e"} : (!nemo.tokens, !nemo.matrix<96 : i64, 32 : i64, bf16, "none", "plain", "plain">) -> !nemo.act<32 : i64, f32, "none", "plain">
+  %y = "nemo.allocate"() {name = "b"} : () -> !nemo.buffer<32 : i64, i4, "token">  // expected-error: storage is i4, expected f32, i8, ui8 or i32
+  return %x : !nemo.act<32 : i64, f32, "none", "plain">
+}

@@ -1,0 +1,12 @@
+!act_32_f32 = !nemo.act<32 : i64, f32, "none", "plain">
+!act_32_f32_r = !nemo.act<32 : i64, f32, "none", "r">
+!matrix_96_32_bf16 = !nemo.matrix<96 : i64, 32 : i64, bf16, "none", "plain", "plain">
+!vector_32_f32 = !nemo.vector<32 : i64, f32>
+func.func @forward(%t: !nemo.tokens) -> !act_32_f32 {
+  %e = "nemo.weight"() {tensor = "embeddings.weight"} : () -> !matrix_96_32_bf16
+  %x = "nemo.embed"(%t, %e) {name = "embeddings"} : (!nemo.tokens, !matrix_96_32_bf16) -> !act_32_f32
+  %v = "nemo.weight"() {tensor = "v"} : () -> !vector_32_f32
+  %r = "nemo.rotate"(%x) {basis = "r", kind = "hadamard", size = 32 : i64, seed = 0 : i64, transpose = false} : (!act_32_f32) -> !act_32_f32_r
+  %n = "nemo.rms_norm"(%r, %v) {eps = 1.0e-5 : f64, operandSegmentSizes = array<i32: 1, 0, 1>} : (!act_32_f32_r, !vector_32_f32) -> !act_32_f32_r  // expected-error: a norm in basis r has a weight, expected it to be folded first
+  return %x : !act_32_f32
+}

@@ -1,0 +1,15 @@
+!act_32_f32 = !nemo.act<32 : i64, f32, "none", "plain">
+!act_32_f32_g = !nemo.act<32 : i64, f32, "none", "g">
+!act_32_i8_h = !nemo.act<32 : i64, i8, "token", "h">
+!act_32_ui8 = !nemo.act<32 : i64, ui8, "token", "plain">
+!matrix_96_32_bf16 = !nemo.matrix<96 : i64, 32 : i64, bf16, "none", "plain", "plain">
+module attributes {nemo.stage = "quantized"} {
+  func.func @forward(%t: !nemo.tokens) -> !act_32_f32 {
+    %e = "nemo.weight"() {tensor = "embeddings.weight"} : () -> !matrix_96_32_bf16
+    %x = "nemo.embed"(%t, %e) {name = "embeddings", precision = "float"} : (!nemo.tokens, !matrix_96_32_bf16) -> !act_32_f32
+    %a = "nemo.map"(%x) {relu2 = false, hadamard_block = 32 : i64} : (!act_32_f32) -> !act_32_i8_h
+    %n = "nemo.rms_norm"(%x) {eps = 1.0e-5 : f64, hadamard_block = 16 : i64, operandSegmentSizes = array<i32: 1, 0, 0>} : (!act_32_f32) -> !act_32_f32_g
+    %m = "nemo.map"(%x) {relu2 = true} : (!act_32_f32) -> !act_32_ui8
+    return %x : !act_32_f32
+  }
+}

@@ -1,0 +1,8 @@
+!act_32_f32 = !nemo.act<32 : i64, f32, "none", "plain">
+!matrix_96_32_bf16 = !nemo.matrix<96 : i64, 32 : i64, bf16, "none", "plain", "plain">
+func.func @forward(%t: !nemo.tokens) -> !act_32_f32 {
+  %e = "nemo.weight"() {tensor = "embeddings.weight"} : () -> !matrix_96_32_bf16
+  %x = "nemo.embed"(%t, %e) {name = "embeddings"} : (!nemo.tokens, !matrix_96_32_bf16) -> !act_32_f32
+  %n = "nemo.rms_norm"(%x) {eps = 0.0 : f64, operandSegmentSizes = array<i32: 1, 0, 0>} : (!act_32_f32) -> !act_32_f32  // expected-error: eps is 0, expected a positive number
+  return %x : !act_32_f32
+}
