@@ -4,6 +4,8 @@
 //! the message. A line may have several. A file without any must verify.
 
 use ir::error::Violation;
+use ir::manager::{Manager, Options};
+use ir::stage::Stage;
 use std::path::{Path, PathBuf};
 
 const MARK: &str = "// expected-error: ";
@@ -90,14 +92,28 @@ fn has_a_folder_for_every_rule_of_the_definition() {
     assert_eq!(folders, (0..=rules.len()).collect::<Vec<_>>());
 }
 
+/// The graph of the nano checkpoint as imported.
+fn nano(context: &ir::melior::Context) -> ir::melior::ir::Module<'_> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/nano");
+    frontend::import::import(context, &frontend::Checkpoint::open(&folder).unwrap()).unwrap()
+}
+
 #[test]
-fn accepts_the_import_of_the_nano_checkpoint() {
-    let nano = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/nano");
-    let checkpoint = frontend::Checkpoint::open(&nano).unwrap();
+fn accepts_the_import_of_the_nano_checkpoint_and_its_text() {
     let context = ir::irdl::context();
-    let module = frontend::import::import(&context, &checkpoint).unwrap();
+    let module = nano(&context);
     ir::verify::verify(&context, &module).unwrap_or_else(|error| panic!("{error}"));
     let text = ir::module::print(&module);
     let again = ir::module::parse(&context, &text).unwrap();
+    ir::verify::verify(&context, &again).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(ir::module::print(&again), text);
+}
+
+#[test]
+fn accepts_the_plan_of_the_nano_checkpoint() {
+    let context = ir::irdl::context();
+    let manager = Manager::new(vec![Box::new(passes::lower_to_plan::LowerToPlan)], Options::default());
+    let (module, report) = manager.run(&context, nano(&context), &mut ()).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(Stage::of(&module), Some(Stage::Planned));
+    assert_eq!(report.last_changed().map(|run| run.name), Some("lower-to-plan"));
 }
