@@ -23,9 +23,9 @@
 //! 6. A `weight` is a float tensor in the plain basis; its name is not empty.
 //! 7. `slice_rows` stays inside its base and changes nothing but the number of rows.
 //! 8. `scale_columns` and `scale_rows` take one factor per column (row) of a float weight whose side is in the plain
-//!    basis, and keep the type.
+//!    basis, and keep shape and bases; the result may be wider floats, for products of bf16 do not fit bf16.
 //! 9. `rotate_weight` takes a float weight from the plain basis to `basis`, or with `transpose` back, on one side; blocks
-//!    of `size` divide that side.
+//!    of `size` divide that side. The floats of its result, too, are of any width.
 //! 10. `quantize_weight` changes nothing but storage and granularity, to an integer one; `rounding` is `rtn` or `gptq`.
 //!
 //! **Shapes, bases and formats of activations** (`linear`, `elementwise`, `mixers`, `emit`)

@@ -29,6 +29,16 @@ fn result(checker: &mut Checker<'_, '_>, value: melior::ir::Value<'_, '_>, expec
     checker.same("the result", found, NemoType::Weight(expected));
 }
 
+/// The result of an op that computes with the values must be floats, of any width, of this shape and these bases.
+fn float_result(checker: &mut Checker<'_, '_>, value: melior::ir::Value<'_, '_>, expected: Weight) {
+    let found = checker.type_of(value);
+    let storage = match &found {
+        NemoType::Weight(weight) if weight.storage.is_float() => weight.storage,
+        _ => expected.storage,
+    };
+    checker.same("the result", found, NemoType::Weight(Weight { storage, ..expected }));
+}
+
 /// Rule 7.
 pub(super) fn slice_rows(checker: &mut Checker<'_, '_>, op: views::SliceRows<'_, '_>) {
     let base = checker.weight(op.base());
@@ -47,18 +57,22 @@ pub(super) fn slice_rows(checker: &mut Checker<'_, '_>, op: views::SliceRows<'_,
 /// Rule 8, columns: of a matrix, or the elements of a vector.
 pub(super) fn scale_columns(checker: &mut Checker<'_, '_>, op: views::ScaleColumns<'_, '_>) {
     let factors = checker.vector(op.by()).len;
-    let base = checker.type_of(op.base());
-    match &base {
+    match checker.type_of(op.base()) {
         NemoType::Weight(weight) => {
-            float(checker, "base", weight);
+            float(checker, "base", &weight);
             checker.same("the input basis of base", weight.basis_in.as_str(), PLAIN);
             checker.same("the length of by", factors, weight.cols);
+            float_result(checker, op.value(), weight);
         }
-        NemoType::Vector(vector) => checker.same("the length of by", factors, vector.len),
+        NemoType::Vector(vector) => {
+            checker.same("the length of by", factors, vector.len);
+            match checker.type_of(op.value()) {
+                NemoType::Vector(found) => checker.same("the length of the result", found.len, vector.len),
+                other => checker.refuse(format!("the result is {other}, expected a vector")),
+            }
+        }
         other => checker.refuse(format!("base is {other}, expected a matrix or a vector")),
     }
-    let found = checker.type_of(op.value());
-    checker.same("the result", found, base);
 }
 
 /// Rule 8, rows.
@@ -68,7 +82,7 @@ pub(super) fn scale_rows(checker: &mut Checker<'_, '_>, op: views::ScaleRows<'_,
     float(checker, "base", &base);
     checker.same("the output basis of base", base.basis_out.as_str(), PLAIN);
     checker.same("the length of by", factors, base.rows);
-    result(checker, op.value(), base);
+    float_result(checker, op.value(), base);
 }
 
 /// Rule 9.
@@ -89,7 +103,7 @@ pub(super) fn rotate(checker: &mut Checker<'_, '_>, op: views::RotateWeight<'_, 
         Side::In => expected.basis_in = to,
         Side::Out => expected.basis_out = to,
     }
-    result(checker, op.value(), expected);
+    float_result(checker, op.value(), expected);
 }
 
 /// Checks that blocks of a rotation fit and that it starts from the right basis; the basis it leads to.
