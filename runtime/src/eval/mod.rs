@@ -1,5 +1,22 @@
-//! What quantization costs: perplexity of a text and divergence from a reference model.
+//! What quantization costs: perplexity of a text, divergence from a reference model, and benchmarks scored as
+//! lm-evaluation-harness scores them.
 
+mod document;
+mod error;
+mod harness;
+mod loglikelihood;
+mod metrics;
+mod partial;
 mod perplexity;
+mod request;
+mod task;
 
+pub use document::{Document, Pair};
+pub use error::{EvalError, Problem};
+pub use harness::{Preparation, Prepared, TaskResult, prepare};
+pub use loglikelihood::{Score, Scoring, log_likelihoods};
+pub use metrics::{Metrics, Sample};
+pub use partial::Partial;
 pub use perplexity::{Comparison, Perplexity, Windows, compare, perplexity};
+pub use request::{Request, encode_pair};
+pub use task::{Form, TASKS, Task};
