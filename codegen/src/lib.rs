@@ -1,5 +1,9 @@
 //! Turns a planned module into an artifact: weights, kernels, launch plan.
 
+pub mod instantiate;
+pub mod kernels;
+pub mod nvrtc;
 pub mod plan;
+pub mod target;
 pub mod weights;
 pub mod writer;

@@ -2,9 +2,11 @@
 
 pub mod artifact;
 pub mod cpu;
+pub mod cuda;
 pub mod device;
 pub mod eval;
 pub mod generate;
 pub mod plan;
 pub mod synthetic;
 pub mod tensors;
+pub mod verify;

@@ -1,0 +1,223 @@
+// Plan kernel `attention`, in three steps: append to the cache, attend over a part of the context, combine and emit.
+//
+// Bound in decode by the cache: 16 KiB a token of 8B in bf16 over 4 layers, 0.47 ms at 128K tokens and 4.55 TB/s.
+//
+// - A block takes one token row, the HEADS query heads that share keys, and one part of the context: parts make a long
+//   context of one sequence fill the GPU.
+// - head_dim / 8 lanes (rounded up to a power of two) share a key: 16-byte loads, consecutive over the lanes. Four keys
+//   and their values are in flight a lane.
+// - Every such group of lanes keeps its own running maximum and sum; they meet once, at the end, in shared memory.
+//
+// Supports head_dim up to 256 in multiples of 8.
+#pragma once
+#include "emit.cuh"
+
+namespace attention {
+
+constexpr u32 THREADS = 128;
+constexpr int UNROLL = 4;
+constexpr float NEGATIVE = -1e30f;
+
+DEVICE u32 lanes_per_key(u32 head_dim) {
+  u32 lanes = 1;
+  while (lanes * 8 < head_dim) lanes *= 2;
+  return lanes;
+}
+
+// Keys at the start of the sequence's cache, values after the room for all keys; elements of a token consecutive.
+template <u32 DTYPE> struct Cache {
+  typedef typename Element<DTYPE>::Type Type;
+  Type *keys, *values;
+  u32 stride;
+  DEVICE Cache(const AttentionParams &p, u32 sequence) {
+    stride = p.kv_heads * p.head_dim;
+    u64 capacity = p.batch.seq_capacity[sequence];
+    keys = (Type *)(p.batch.seq_cache[sequence] + p.cache_offset * capacity);
+    values = keys + capacity * stride;
+  }
+};
+
+template <u32 DTYPE> DEVICE void append_row(const AttentionParams &p, u32 row, u32 sequence, u32 position, u32 first, u32 count) {
+  Cache<DTYPE> cache(p, sequence);
+  for (u32 i = first + threadIdx.x; i < first + count; i += blockDim.x) {
+    u64 from = (u64)row * cache.stride + i, to = (u64)position * cache.stride + i;
+    cache.keys[to] = Element<DTYPE>::from_f32(p.k[from]);
+    cache.values[to] = Element<DTYPE>::from_f32(p.v[from]);
+  }
+}
+
+// Softmax over keys seen so far, for HEADS heads and the 8 columns of this lane.
+template <int HEADS> struct Running {
+  float top[HEADS], sum[HEADS], acc[HEADS][8];
+
+  DEVICE Running() {
+#pragma unroll
+    for (int h = 0; h < HEADS; h++) {
+      top[h] = NEGATIVE, sum[h] = 0.0f;
+#pragma unroll
+      for (int i = 0; i < 8; i++) acc[h][i] = 0.0f;
+    }
+  }
+
+  // Scores are in units of log2. Keys that are not there score below NEGATIVE and weigh nothing.
+  DEVICE void take(const float (&score)[UNROLL][HEADS], const float (&v)[UNROLL][8]) {
+#pragma unroll
+    for (int h = 0; h < HEADS; h++) {
+      float highest = top[h];
+#pragma unroll
+      for (int u = 0; u < UNROLL; u++) highest = fmaxf(highest, score[u][h]);
+      float keep = exp2f(top[h] - highest);
+      top[h] = highest;
+      sum[h] *= keep;
+#pragma unroll
+      for (int i = 0; i < 8; i++) acc[h][i] *= keep;
+#pragma unroll
+      for (int u = 0; u < UNROLL; u++) {
+        float weight = score[u][h] <= NEGATIVE ? 0.0f : exp2f(score[u][h] - highest);
+        sum[h] += weight;
+#pragma unroll
+        for (int i = 0; i < 8; i++) acc[h][i] = fmaf(weight, v[u][i], acc[h][i]);
+      }
+    }
+  }
+};
+
+template <u32 DTYPE, int HEADS> struct Attend {
+  float q[HEADS][8];
+  u32 column, lanes;
+  bool active;
+
+  DEVICE Attend(const AttentionParams &p, u32 row, u32 head0, u32 head_end) {
+    lanes = lanes_per_key(p.head_dim);
+    column = threadIdx.x % lanes * 8;
+    active = column < p.head_dim;
+    // exp(x) = exp2(x log2 e): the factor goes into the query once.
+    float scale = p.scale * 1.4426950408889634f;
+#pragma unroll
+    for (int h = 0; h < HEADS; h++) {
+      bool there = active && head0 + h < head_end;
+      if (there) load8<DTYPE_F32>(p.q, ((u64)row * p.heads + head0 + h) * p.head_dim + column, q[h]);
+#pragma unroll
+      for (int i = 0; i < 8; i++) q[h][i] = there ? q[h][i] * scale : 0.0f;
+    }
+  }
+
+  DEVICE void keys(const AttentionParams &p, const Cache<DTYPE> &cache, u32 kv_head, u32 begin, u32 end,
+                   Running<HEADS> &running) const {
+    u32 groups = THREADS / lanes, group = threadIdx.x / lanes;
+    u64 offset = kv_head * p.head_dim + column;
+    for (u32 first = begin; first < end; first += groups * UNROLL) {
+      float k[UNROLL][8], v[UNROLL][8], score[UNROLL][HEADS];
+#pragma unroll
+      for (int u = 0; u < UNROLL; u++) {
+        u32 key = first + u * groups + group;
+        bool there = active && key < end;
+        u64 at = (u64)key * cache.stride + offset;
+        if (there) load8<DTYPE>(cache.keys, at, k[u]);
+        if (there) load8<DTYPE>(cache.values, at, v[u]);
+#pragma unroll
+        for (int i = 0; i < 8; i++) k[u][i] = there ? k[u][i] : 0.0f, v[u][i] = there ? v[u][i] : 0.0f;
+      }
+#pragma unroll
+      for (int u = 0; u < UNROLL; u++)
+#pragma unroll
+        for (int h = 0; h < HEADS; h++) {
+          float dot = 0.0f;
+#pragma unroll
+          for (int i = 0; i < 8; i++) dot = fmaf(q[h][i], k[u][i], dot);
+          for (u32 o = lanes / 2; o; o >>= 1) dot += __shfl_xor_sync(FULL_MASK, dot, o);
+          score[u][h] = first + u * groups + group < end ? dot : 2.0f * NEGATIVE;
+        }
+      running.take(score, v);
+    }
+  }
+};
+
+template <int HEADS> struct Meeting {
+  float top[THREADS][HEADS], sum[THREADS][HEADS];
+  float acc[HEADS][THREADS * 8];
+};
+
+// Joins the groups of lanes and stores the part's unnormalized sum with its maximum and weight.
+template <int HEADS>
+DEVICE void join(const AttentionParams &p, u32 lanes, u32 column, const Running<HEADS> &running, Meeting<HEADS> &meeting,
+                 u32 row, u32 head0, u32 head_end) {
+  u32 groups = THREADS / lanes, group = threadIdx.x / lanes, width = lanes * 8;
+#pragma unroll
+  for (int h = 0; h < HEADS; h++) {
+    if (threadIdx.x % lanes == 0) meeting.top[group][h] = running.top[h], meeting.sum[group][h] = running.sum[h];
+#pragma unroll
+    for (int i = 0; i < 8; i++) meeting.acc[h][group * width + column + i] = running.acc[h][i];
+  }
+  __syncthreads();
+  for (u32 i = threadIdx.x; i < HEADS * p.head_dim; i += THREADS) {
+    u32 h = i / p.head_dim, d = i % p.head_dim;
+    if (head0 + h >= head_end) break;
+    float top = NEGATIVE, sum = 0.0f, acc = 0.0f;
+    for (u32 g = 0; g < groups; g++) top = fmaxf(top, meeting.top[g][h]);
+    for (u32 g = 0; g < groups; g++) {
+      float weight = exp2f(meeting.top[g][h] - top);
+      sum += weight * meeting.sum[g][h];
+      acc = fmaf(weight, meeting.acc[h][g * width + d], acc);
+    }
+    u64 part = ((u64)row * p.heads + head0 + h) * p.parts + blockIdx.z;
+    p.part_acc[part * p.head_dim + d] = acc;
+    if (d == 0) p.part_top[part] = top, p.part_sum[part] = sum;
+  }
+}
+
+} // namespace attention
+
+// Keys and values of every row of the step, ahead of rows that look at each other. One block a row.
+template <u32 DTYPE> DEVICE void attention_append(const AttentionParams &p) {
+  pdl_launch_dependents();
+  pdl_wait();
+  u32 row = blockIdx.x, sequence = p.batch.row_seq[row];
+  u32 position = p.batch.seq_pos[sequence] + row - p.batch.seq_start[sequence];
+  attention::append_row<DTYPE>(p, row, sequence, position, 0, p.kv_heads * p.head_dim);
+}
+
+// Grid: rows, kv_heads x blocks of HEADS query heads, parts.
+template <u32 DTYPE, int HEADS> DEVICE void attention_part(const AttentionParams &p) {
+  using namespace attention;
+  __shared__ Meeting<HEADS> meeting;
+  pdl_launch_dependents();
+  pdl_wait();
+  u32 row = blockIdx.x, sequence = p.batch.row_seq[row];
+  u32 position = p.batch.seq_pos[sequence] + row - p.batch.seq_start[sequence];
+  u32 per_kv = p.heads / p.kv_heads, blocks = ceil_div(per_kv, HEADS);
+  u32 kv_head = blockIdx.y / blocks, head0 = kv_head * per_kv + blockIdx.y % blocks * HEADS;
+  u32 length = position + 1, part = ceil_div(length, p.parts);
+  u32 begin = min(blockIdx.z * part, length), end = min(begin + part, length);
+  if (p.append && begin <= position && position < end) {
+    append_row<DTYPE>(p, row, sequence, position, kv_head * p.head_dim, p.head_dim);
+    __syncthreads();
+  }
+  Cache<DTYPE> cache(p, sequence);
+  Attend<DTYPE, HEADS> attend(p, row, head0, (kv_head + 1) * per_kv);
+  Running<HEADS> running;
+  attend.keys(p, cache, kv_head, begin, end, running);
+  join(p, attend.lanes, attend.column, running, meeting, row, head0, (kv_head + 1) * per_kv);
+}
+
+// One block a row: the parts of every head to one vector, then emit.
+DEVICE void attention_combine(const AttentionParams &p) {
+  extern __shared__ float combined[];
+  __shared__ float scratch[WARP];
+  pdl_launch_dependents();
+  pdl_wait();
+  u32 row = blockIdx.x;
+  for (u32 i = threadIdx.x; i < p.emit.n; i += blockDim.x) {
+    u64 part0 = ((u64)row * p.heads + i / p.head_dim) * p.parts;
+    float top = attention::NEGATIVE, sum = 0.0f, acc = 0.0f;
+    for (u32 s = 0; s < p.parts; s++) top = fmaxf(top, p.part_top[part0 + s]);
+    for (u32 s = 0; s < p.parts; s++) {
+      float weight = exp2f(p.part_top[part0 + s] - top);
+      sum += weight * p.part_sum[part0 + s];
+      acc = fmaf(weight, p.part_acc[(part0 + s) * p.head_dim + i % p.head_dim], acc);
+    }
+    combined[i] = acc / sum;
+  }
+  __syncthreads();
+  emit_row(combined, row, p.emit, scratch);
+}

@@ -1,0 +1,33 @@
+// INT8 tensor-core arithmetic that every target has: mma.sync m16n8k32.
+//
+// Which k a lane holds does not matter to a dot product as long as both operands agree. So a lane takes 16
+// consecutive bytes of its row for both: quad lane q of row r holds k = 16q..16q+15 of a piece of 64, which is the
+// operand of two instructions, and nothing is shuffled.
+#pragma once
+#include "common.cuh"
+
+// acc[16 x 8] += a[16 x 32] * b[8 x 32]^T. Rows of a are tokens: x (i8, or u8 after relu^2), rows of b are weights.
+// Lane holds of acc: (row lane/4, columns 2q, 2q+1), then (row lane/4 + 8, the same columns), q = lane % 4.
+template <bool X_UNSIGNED>
+DEVICE void mma_int8(int (&acc)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+  if constexpr (X_UNSIGNED)
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+r"(acc[0]), "+r"(acc[1]), "+r"(acc[2]), "+r"(acc[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+  else
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+r"(acc[0]), "+r"(acc[1]), "+r"(acc[2]), "+r"(acc[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// The 32 nibbles of 16 packed bytes as signed bytes of value 16 q: a stored nibble is q + 8, flipping its top bit makes
+// it two's complement, and in the high half of a byte it needs no sign extension. `low` pairs with the first 16
+// activations of the chunk, `high` with the last 16. Sums are exact multiples of 16: shift them right by 4.
+DEVICE void unpack_int4_x16(uint4 v, u32 (&low)[4], u32 (&high)[4]) {
+  u32 words[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    low[i] = ((words[i] << 4) & 0xf0f0f0f0u) ^ 0x80808080u;
+    high[i] = (words[i] & 0xf0f0f0f0u) ^ 0x80808080u;
+  }
+}

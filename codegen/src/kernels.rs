@@ -1,0 +1,135 @@
+//! THE kernel table: which template instance each entry point of the runtime names.
+
+use runtime::cuda::entry::{self, Entry};
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct KernelRow {
+    /// The entry point.
+    pub entry: Entry,
+    /// The file of the template.
+    pub file: &'static str,
+    /// The struct it takes.
+    pub params: &'static str,
+    /// The function it calls.
+    pub instance: &'static str,
+}
+
+/// A source file of the kernels.
+#[derive(Clone, Copy, Debug)]
+pub struct KernelFile {
+    /// As other files include it.
+    pub name: &'static str,
+    /// Its text.
+    pub text: &'static str,
+}
+
+macro_rules! files {
+    ($($name:literal),* $(,)?) => {
+        &[$(KernelFile { name: $name, text: include_str!(concat!("../kernels/", $name)) }),*]
+    };
+}
+
+/// Every file under `kernels/`.
+pub const FILES: &[KernelFile] = files![
+    "attention.cuh",
+    "common.cuh",
+    "conv1d.cuh",
+    "embed.cuh",
+    "emit.cuh",
+    "epilogue.cuh",
+    "linear_gemm.cuh",
+    "linear_scalar.cuh",
+    "linear_skinny.cuh",
+    "mma.cuh",
+    "rows.cuh",
+    "ssm_scan.cuh",
+];
+
+macro_rules! table {
+    ($( $file:literal, $params:literal { $( $entry:ident => $instance:literal; )* } )*) => {
+        &[$($( KernelRow { entry: entry::$entry, file: $file, params: $params, instance: $instance } ),*),*]
+    };
+}
+
+/// Every kernel.
+pub const KERNELS: &[KernelRow] = table! {
+    "embed.cuh", "EmbedParams" { EMBED => "embed"; }
+    "rows.cuh", "SelectParams" { SELECT_OUTPUTS => "select_outputs"; }
+    "rows.cuh", "AddParams" { ADD => "add"; READ_MEMORY => "read_memory"; }
+    "rows.cuh", "RmsNormParams" { RMS_NORM => "rms_norm"; }
+    "rows.cuh", "MapParams" { MAP => "map"; }
+    "rows.cuh", "GatedNormParams" { GATED_RMS_NORM => "gated_rms_norm"; }
+    "rows.cuh", "DequantizeParams" { DEQUANTIZE => "dequantize"; }
+    "conv1d.cuh", "Conv1dParams" { CONV1D => "conv1d"; }
+    "ssm_scan.cuh", "SsmScanParams" {
+        SCAN_32 => "ssm_scan<1, 1>";
+        SCAN_64 => "ssm_scan<2, 1>";
+        SCAN_128 => "ssm_scan<4, 1>";
+        SCAN_256 => "ssm_scan<8, 1>";
+        SCAN_LONG_32 => "ssm_scan<1, 4>";
+        SCAN_LONG_64 => "ssm_scan<2, 4>";
+        SCAN_LONG_128 => "ssm_scan<4, 4>";
+        SCAN_LONG_256 => "ssm_scan<8, 2>";
+    }
+    "attention.cuh", "AttentionParams" {
+        ATTENTION_APPEND_F32 => "attention_append<DTYPE_F32>";
+        ATTENTION_APPEND_F16 => "attention_append<DTYPE_F16>";
+        ATTENTION_APPEND_BF16 => "attention_append<DTYPE_BF16>";
+        ATTENTION_F32_1 => "attention_part<DTYPE_F32, 1>";
+        ATTENTION_F32_4 => "attention_part<DTYPE_F32, 4>";
+        ATTENTION_F16_1 => "attention_part<DTYPE_F16, 1>";
+        ATTENTION_F16_4 => "attention_part<DTYPE_F16, 4>";
+        ATTENTION_BF16_1 => "attention_part<DTYPE_BF16, 1>";
+        ATTENTION_BF16_4 => "attention_part<DTYPE_BF16, 4>";
+        ATTENTION_COMBINE => "attention_combine";
+    }
+    "linear_skinny.cuh", "LinearParams" {
+        SKINNY_8_I8 => "linear_skinny<1, true, false>";
+        SKINNY_8_U8 => "linear_skinny<1, true, true>";
+        SKINNY_16_I8 => "linear_skinny<1, false, false>";
+        SKINNY_16_U8 => "linear_skinny<1, false, true>";
+        SKINNY_32_I8 => "linear_skinny<2, false, false>";
+        SKINNY_32_U8 => "linear_skinny<2, false, true>";
+        SKINNY_64_I8 => "linear_skinny<4, false, false>";
+        SKINNY_64_U8 => "linear_skinny<4, false, true>";
+    }
+    "linear_scalar.cuh", "LinearParams" {
+        SCALAR_1 => "linear_scalar<1>";
+        SCALAR_8 => "linear_scalar<8>";
+    }
+    "linear_gemm.cuh", "LinearParams" {
+        GEMM_W8_I8 => "linear_gemm<FORMAT_W8, 128, 3, false>";
+        GEMM_W8_U8 => "linear_gemm<FORMAT_W8, 128, 3, true>";
+        GEMM_W8_WIDE_I8 => "linear_gemm<FORMAT_W8, 256, 4, false>";
+        GEMM_W8_WIDE_U8 => "linear_gemm<FORMAT_W8, 256, 4, true>";
+        GEMM_W4_I8 => "linear_gemm<FORMAT_W4_TWO_LEVEL, 128, 4, false>";
+        GEMM_W4_U8 => "linear_gemm<FORMAT_W4_TWO_LEVEL, 128, 4, true>";
+        GEMM_W4_GROUP_I8 => "linear_gemm<FORMAT_W4_GROUP, 128, 4, false>";
+        GEMM_W4_GROUP_U8 => "linear_gemm<FORMAT_W4_GROUP, 128, 4, true>";
+    }
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_entry_point_of_the_runtime_has_one_row() {
+        for wanted in entry::ALL {
+            let rows = KERNELS.iter().filter(|row| row.entry == *wanted).count();
+            assert_eq!(rows, 1, "{}", wanted.name);
+        }
+        assert_eq!(KERNELS.len(), entry::ALL.len());
+    }
+
+    #[test]
+    fn every_file_of_the_folder_is_listed() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/kernels");
+        let mut found: Vec<String> =
+            std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        found.sort();
+        let listed: Vec<&str> = FILES.iter().map(|file| file.name).collect();
+        assert_eq!(found, listed);
+    }
+}

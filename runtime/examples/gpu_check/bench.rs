@@ -1,0 +1,106 @@
+//! Times of whole steps and of every kernel, of the true 8B shape.
+
+use crate::Folder;
+use crate::model_8b::{Models, Scheme, schemes};
+use runtime::cuda::{Device, Options};
+use runtime::device::{Device as _, Limits, Outputs, SequenceChunk, SlotId};
+use runtime::plan::{Kernel, Plan, StateKind};
+use runtime::tensors::TensorStore;
+use runtime::verify::kernel_name;
+use std::collections::BTreeMap;
+use std::error::Error;
+
+pub fn run(images: &Folder, tasks: &[String]) -> Result<(), Box<dyn Error>> {
+    let models = Models::make();
+    for scheme in schemes() {
+        let chosen = |task: &str| tasks.iter().any(|wanted| wanted == task);
+        let filtered = tasks.iter().any(|task| task.starts_with("phase"));
+        if !filtered || chosen(&scheme.name.replace(' ', "")) {
+            bench(&models, &scheme, images)?;
+        }
+    }
+    Ok(())
+}
+
+fn bench(models: &Models, scheme: &Scheme, images: &Folder) -> Result<(), Box<dyn Error>> {
+    let (plan, store) = models.build(scheme);
+    let limits = Limits { step_rows: 2048, ..Limits::default() };
+    let started = std::time::Instant::now();
+    let mut device = Device::new(&plan, &store, images, &Options { ordinal: 0, limits })?;
+    let seconds = started.elapsed().as_secs_f64();
+    let (weights, buffers, _) = device.memory_bytes();
+    println!("\n== {} on {}", scheme.name, device.description());
+    println!("{:.2} GB of weights, {:.2} GB of buffers, ready in {seconds:.2} s", gb(weights), gb(buffers));
+    let bandwidth = device.read_bandwidth()?;
+    println!("read bandwidth {:.3} TB/s", bandwidth / 1e12);
+    let tokens: Vec<u32> = (0..2048).map(|i| i * 37 % 131_072).collect();
+    for sequences in [1, 4, 16, 32, 64] {
+        let slots: Vec<SlotId> = (0..sequences).map(|_| device.create_slot()).collect::<Result<_, _>>()?;
+        let batch: Vec<SequenceChunk<'_>> = slots
+            .iter()
+            .map(|slot| SequenceChunk { slot: *slot, tokens: &tokens[..1], outputs: Outputs::Last })
+            .collect();
+        let elapsed_us = f64::from(device.time_step(&batch, 20)?);
+        let bytes = decode_bytes(&plan, &store, sequences);
+        let floor_us = bytes / bandwidth * 1e6;
+        println!(
+            "decode {sequences:>3}: {elapsed_us:>9.1} us, {:>8.1} tokens/s, floor {floor_us:.1} us, {:.1} % of the bandwidth",
+            sequences as f64 / elapsed_us * 1e6,
+            floor_us / elapsed_us * 100.0
+        );
+        if sequences == 1 || sequences == 16 {
+            table(&plan, &device.time_launches(&batch, 5)?);
+        }
+        slots.iter().try_for_each(|slot| device.release_slot(*slot))?;
+    }
+    for rows in [512, 2048] {
+        let slot = device.create_slot()?;
+        let batch = [SequenceChunk { slot, tokens: &tokens[..rows], outputs: Outputs::Last }];
+        let elapsed_us = f64::from(device.time_step(&batch, 3)?);
+        println!("prefill {rows}: {elapsed_us:.1} us, {:.0} tokens/s", rows as f64 / elapsed_us * 1e6);
+        if rows == 2048 {
+            table(&plan, &device.time_launches(&batch, 2)?);
+        }
+        device.release_slot(slot)?;
+    }
+    Ok(())
+}
+
+fn gb(bytes: u64) -> f64 {
+    bytes as f64 / 1e9
+}
+
+/// What one decode step must move: weights and scales of linears once, one embedding row and the fixed states of every
+/// sequence, read and written.
+fn decode_bytes(plan: &Plan, store: &dyn TensorStore, sequences: usize) -> f64 {
+    let mut bytes = 0;
+    for launch in &plan.launches {
+        let Kernel::Linear { segments, .. } = &launch.kernel else { continue };
+        for segment in segments {
+            for part in ["weight", "scale", "group_scale"] {
+                bytes += store.tensor(&format!("{}.{part}", segment.weight)).map_or(0, |view| view.bytes.len());
+            }
+        }
+    }
+    let fixed = plan.states.iter().filter(|state| state.kind != StateKind::Kv);
+    let states: usize = fixed.map(|state| state.shape.iter().product::<usize>() * 4).sum();
+    (bytes + 2 * sequences * states) as f64
+}
+
+fn table(plan: &Plan, times: &[runtime::cuda::LaunchTime]) {
+    let mut groups: BTreeMap<String, (usize, f64)> = BTreeMap::new();
+    for time in times {
+        let launch = &plan.launches[time.launch];
+        let short =
+            launch.origin.trim_start_matches(|c: char| c != '.').trim_start_matches(|c: char| !c.is_alphabetic());
+        let name = format!("{} {}", kernel_name(&launch.kernel), if short.is_empty() { &launch.origin } else { short });
+        let group = groups.entry(name).or_default();
+        group.0 += 1;
+        group.1 += f64::from(time.elapsed_us);
+    }
+    let total: f64 = groups.values().map(|group| group.1).sum();
+    println!("    launch by launch {total:.0} us:");
+    for (name, (count, sum)) in groups {
+        println!("    {name:<36} {count:>3} x {:>9.1} us = {sum:>9.1}", sum / count as f64);
+    }
+}

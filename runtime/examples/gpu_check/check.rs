@@ -1,0 +1,189 @@
+//! Small models of odd and even shapes, every format and layout, prefill and decode, one and several sequences.
+
+use crate::Folder;
+use runtime::cpu;
+use runtime::cuda;
+use runtime::device::{Device, Limits, Outputs, SequenceChunk, SlotId};
+use runtime::plan::{DType, WeightFormat};
+use runtime::synthetic::{Layout, Shape, model};
+use runtime::verify::{LaunchDifference, verify_step};
+use std::collections::BTreeMap;
+use std::error::Error;
+
+/// Largest float difference over the largest value: a few hundred roundings of 2^-24 in sums of some thousand terms,
+/// and what one 8-bit rounding of an activation makes of the next float.
+const RELATIVE: f64 = 2e-4;
+/// 8-bit values that may fall to the other side of a half.
+const QUANTIZED_SHARE: f64 = 0.02;
+
+struct Case {
+    name: String,
+    shape: Shape,
+    layout: Layout,
+    /// Tokens of each sequence in each step.
+    steps: Vec<Vec<usize>>,
+}
+
+/// The shape the issue asks for: nothing divides anything.
+fn odd() -> Shape {
+    Shape {
+        layer_pattern: "MM-*".to_owned(),
+        hidden_size: 320,
+        vocab_size: 1003,
+        mamba_heads: 10,
+        mamba_head_dim: 32,
+        groups: 5,
+        state_size: 32,
+        conv_kernel: 4,
+        intermediate_size: 832,
+        heads: 8,
+        kv_heads: 2,
+        head_dim: 40,
+    }
+}
+
+fn formats() -> Vec<(&'static str, WeightFormat)> {
+    vec![
+        ("f32", WeightFormat::Float { dtype: DType::F32 }),
+        ("f16", WeightFormat::Float { dtype: DType::F16 }),
+        ("bf16", WeightFormat::Float { dtype: DType::Bf16 }),
+        ("w8", WeightFormat::W8),
+        ("w4", WeightFormat::W4TwoLevel { group_size: 128 }),
+        ("w4 groups of 32", WeightFormat::W4TwoLevel { group_size: 32 }),
+        ("w4 f16 scales", WeightFormat::W4Group { group_size: 128 }),
+        ("w4 f16 scales, groups of 64", WeightFormat::W4Group { group_size: 64 }),
+    ]
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let short = vec![vec![5, 1, 3], vec![1, 1, 1], vec![1, 1, 1]];
+    let long = vec![vec![129], vec![1], vec![1]];
+    for (format_name, format) in formats() {
+        for (shape_name, shape) in [("tiny", Shape::tiny()), ("odd", odd())] {
+            for fancy in [false, true] {
+                let layout = Layout {
+                    fused_mixer: fancy,
+                    separate_dequantize: fancy,
+                    hadamard_block: fancy.then_some(16),
+                    kv_dtype: if fancy { DType::Bf16 } else { DType::F16 },
+                    ..Layout::of(format)
+                };
+                let name = format!("{shape_name}, {format_name}{}", if fancy { ", fused" } else { "" });
+                cases.push(Case { name, shape: shape.clone(), layout, steps: short.clone() });
+            }
+        }
+    }
+    for (format_name, format) in formats().into_iter().skip(2).take(3) {
+        let layout = Layout { fused_mixer: true, hadamard_block: Some(64), ..Layout::of(format) };
+        let shape = Shape { layer_pattern: "M-*-".to_owned(), ..Shape::mini() };
+        let case = |name: String, steps: Vec<Vec<usize>>| Case { name, shape: shape.clone(), layout, steps };
+        cases.push(case(format!("mini, {format_name}, 129 + 1"), long.clone()));
+        cases.push(case(format!("mini, {format_name}, 12 sequences"), vec![vec![1; 12], vec![1; 12]]));
+        cases.push(case(format!("mini, {format_name}, 20 and 50 rows"), vec![vec![15, 5], vec![40, 10]]));
+    }
+    cases
+}
+
+#[derive(Default)]
+struct Worst {
+    launches: usize,
+    accumulators: u64,
+    quantized: u64,
+    quantized_share: f64,
+    relative: f64,
+}
+
+/// Returns how many launches failed.
+pub fn run(images: &Folder) -> Result<usize, Box<dyn Error>> {
+    let mut worst: BTreeMap<&'static str, Worst> = BTreeMap::new();
+    let mut failures = 0;
+    for case in cases() {
+        let differences = differences(&case, images)?;
+        let failed: Vec<_> = differences.iter().filter(|d| !d.passes(QUANTIZED_SHARE, RELATIVE)).collect();
+        println!("{:<48} {:>4} launches, {} failed", case.name, differences.len(), failed.len());
+        for difference in failed.iter().take(6) {
+            println!("    {difference:?}");
+        }
+        failures += failed.len();
+        for difference in &differences {
+            let entry = worst.entry(difference.kernel).or_default();
+            entry.launches += 1;
+            entry.accumulators = entry.accumulators.max(difference.accumulators);
+            entry.quantized = entry.quantized.max(difference.quantized);
+            entry.quantized_share = entry.quantized_share.max(difference.quantized_share);
+            entry.relative = entry.relative.max(difference.relative);
+        }
+    }
+    println!("\n{:<16} {:>8} {:>8} {:>8} {:>10} {:>12}", "kernel", "launches", "i32", "8-bit", "share", "float");
+    for (kernel, worst) in worst {
+        println!(
+            "{kernel:<16} {:>8} {:>8} {:>8} {:>10.6} {:>12.3e}",
+            worst.launches, worst.accumulators, worst.quantized, worst.quantized_share, worst.relative
+        );
+    }
+    Ok(failures)
+}
+
+fn differences(case: &Case, images: &Folder) -> Result<Vec<LaunchDifference>, Box<dyn Error>> {
+    let (plan, store) = model(&case.shape, &case.layout, 7);
+    let limits = Limits { step_rows: 256, ..Limits::default() };
+    let mut reference = cpu::Device::new(&plan, &store, &cpu::Options { threads: None, limits })?;
+    let mut device = cuda::Device::new(&plan, &store, images, &cuda::Options { ordinal: 0, limits })?;
+    let mut random = 12345u32;
+    let mut differences = Vec::new();
+    for _ in 0..case.steps[0].len() {
+        assert_eq!(reference.create_slot()?, device.create_slot()?);
+    }
+    for lengths in &case.steps {
+        let tokens: Vec<Vec<u32>> = lengths
+            .iter()
+            .map(|length| {
+                let mut next = || {
+                    random = random.wrapping_mul(1664525).wrapping_add(1013904223);
+                    (random >> 8) % case.shape.vocab_size as u32
+                };
+                (0..*length).map(|_| next()).collect()
+            })
+            .collect();
+        let batch: Vec<SequenceChunk<'_>> = tokens
+            .iter()
+            .enumerate()
+            .map(|(slot, tokens)| SequenceChunk { slot: SlotId(slot as u32), tokens, outputs: Outputs::Last })
+            .collect();
+        differences.extend(verify_step(&mut reference, &mut device, &batch)?);
+    }
+    whole_step_differs(&mut reference, &mut device, case, &mut differences)?;
+    Ok(differences)
+}
+
+/// One step as it really runs, with dependent launches and as a graph, twice: the second replays.
+fn whole_step_differs(
+    reference: &mut cpu::Device<'_>,
+    device: &mut cuda::Device<'_>,
+    case: &Case,
+    differences: &mut Vec<LaunchDifference>,
+) -> Result<(), Box<dyn Error>> {
+    for _ in 0..2 {
+        let batch: Vec<SequenceChunk<'_>> = (0..case.steps[0].len())
+            .map(|slot| SequenceChunk { slot: SlotId(slot as u32), tokens: &[9], outputs: Outputs::Last })
+            .collect();
+        let expected = reference.step(&batch)?.values.to_vec();
+        let found = device.step(&batch)?.values.to_vec();
+        let norm: f64 = expected.iter().map(|v| f64::from(*v).powi(2)).sum();
+        let apart: f64 = expected.iter().zip(&found).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
+        let relative = (apart / norm).sqrt();
+        // Over a whole model 8-bit roundings that fell apart add up: a hundredth of that is allowed per launch.
+        println!("    logits of a whole step are {relative:.2e} apart");
+        differences.push(LaunchDifference {
+            launch: usize::MAX,
+            kernel: "whole step",
+            origin: "logits".to_owned(),
+            accumulators: 0,
+            quantized: 0,
+            quantized_share: 0.0,
+            relative: relative * 0.01,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! Checks every kernel on a GPU against its CPU twin, then measures decode and prefill of the true 8B shape with random
+//! weights: `gpu_check KERNELS [check] [bench]`. KERNELS is the folder that `compile_kernels` wrote.
+
+mod bench;
+mod check;
+mod model_8b;
+
+use runtime::cuda::KernelImages;
+use std::collections::HashMap;
+use std::error::Error;
+
+/// Compiled kernels read from a folder.
+struct Folder(HashMap<String, Vec<u8>>);
+
+impl Folder {
+    fn read(path: &str) -> std::io::Result<Folder> {
+        let mut images = HashMap::new();
+        for file in std::fs::read_dir(path)? {
+            let file = file?;
+            images.insert(file.file_name().to_string_lossy().into_owned(), std::fs::read(file.path())?);
+        }
+        Ok(Folder(images))
+    }
+}
+
+impl KernelImages for Folder {
+    fn image(&self, target: &str) -> Option<&[u8]> {
+        self.0.get(target).map(Vec::as_slice)
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (folder, tasks) = arguments.split_first().ok_or("usage: gpu_check KERNELS [check] [bench]")?;
+    let images = Folder::read(folder)?;
+    let wants = |task: &str| tasks.is_empty() || tasks.iter().any(|wanted| wanted == task);
+    let mut failed = 0;
+    if wants("check") {
+        failed = check::run(&images)?;
+    }
+    if wants("bench") {
+        bench::run(&images, tasks)?;
+    }
+    if failed > 0 {
+        return Err(format!("{failed} checks failed").into());
+    }
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! The true 8B shape with random weights: three layers are made and stand for all others under other names, so that every
+//! layer has its own memory on the GPU.
+
+use runtime::plan::{Kernel, Launch, Plan, State, StateId, WeightFormat};
+use runtime::synthetic::{Layout, MemoryStore, Shape, model};
+use runtime::tensors::{TensorStore, TensorView};
+use std::collections::HashMap;
+
+const PATTERN: &str = "M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M-";
+const VOCAB: usize = 131_072;
+/// Rows of the vocabulary that are made; the others repeat them.
+const MADE: usize = 256;
+
+/// Weights of M layers, and of all others.
+pub struct Scheme {
+    pub name: &'static str,
+    pub mamba: WeightFormat,
+    pub rest: WeightFormat,
+}
+
+pub fn schemes() -> Vec<Scheme> {
+    let w4 = WeightFormat::W4TwoLevel { group_size: 128 };
+    let w8 = WeightFormat::W8;
+    vec![
+        Scheme { name: "phase 1", mamba: w8, rest: w8 },
+        Scheme { name: "phase 2", mamba: w4, rest: w4 },
+        Scheme { name: "phase 3", mamba: w4, rest: w8 },
+    ]
+}
+
+fn shape() -> Shape {
+    Shape {
+        layer_pattern: "M-*".to_owned(),
+        hidden_size: 4096,
+        vocab_size: MADE,
+        mamba_heads: 128,
+        mamba_head_dim: 64,
+        groups: 8,
+        state_size: 128,
+        conv_kernel: 4,
+        intermediate_size: 21_504,
+        heads: 32,
+        kv_heads: 8,
+        head_dim: 128,
+    }
+}
+
+/// Tensors by the names of the made layers, whatever comes before the `#`.
+pub struct Store {
+    mamba: MemoryStore,
+    rest: MemoryStore,
+    tall: HashMap<String, (Vec<usize>, Vec<u8>)>,
+}
+
+impl TensorStore for Store {
+    fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
+        let (_, made) = name.split_once('#').unwrap_or(("", name));
+        let from = if name.starts_with("mamba") { &self.mamba } else { &self.rest };
+        let view = from.tensor(made)?;
+        Some(match self.tall.get(made) {
+            Some((shape, bytes)) => TensorView { dtype: view.dtype, shape, bytes },
+            None => view,
+        })
+    }
+}
+
+pub struct Models {
+    made: HashMap<&'static str, (Plan, MemoryStore)>,
+}
+
+fn key(format: WeightFormat) -> &'static str {
+    if format == WeightFormat::W8 { "w8" } else { "w4" }
+}
+
+impl Models {
+    pub fn make() -> Models {
+        let of = |format| {
+            let layout = Layout {
+                fused_mixer: true,
+                hadamard_block: Some(256),
+                kv_dtype: runtime::plan::DType::Bf16,
+                ..Layout::of(format)
+            };
+            (key(format), model(&shape(), &layout, 3))
+        };
+        let formats = [WeightFormat::W8, WeightFormat::W4TwoLevel { group_size: 128 }];
+        Models { made: formats.into_iter().map(of).collect() }
+    }
+
+    pub fn build(&self, scheme: &Scheme) -> (Plan, Store) {
+        let (mamba_plan, mamba) = &self.made[key(scheme.mamba)];
+        let (rest_plan, rest) = &self.made[key(scheme.rest)];
+        let mut plan = rest_plan.clone();
+        plan.model.vocab_size = VOCAB;
+        plan.buffers[plan.logits.0 as usize].cols = VOCAB;
+        plan.launches.clear();
+        plan.states.clear();
+        let layer = |index: usize, from: &Plan| -> Vec<Launch> {
+            let prefix = format!("layers.{index}.");
+            from.launches.iter().filter(|launch| launch.origin.starts_with(&prefix)).cloned().collect()
+        };
+        plan.launches.extend(rest_plan.launches.iter().filter(|l| l.origin == "embedding").cloned());
+        for (number, kind) in PATTERN.chars().enumerate() {
+            let (launches, prefix) = match kind {
+                'M' => (layer(0, mamba_plan), format!("mamba{number}#")),
+                '-' => (layer(1, rest_plan), format!("mlp{number}#")),
+                _ => (layer(2, rest_plan), format!("attention{number}#")),
+            };
+            for mut launch in launches {
+                rename(&mut launch.kernel, &prefix, &rest_plan.states, &mut plan.states);
+                plan.launches.push(launch);
+            }
+        }
+        let head = |l: &&Launch| l.origin == "lm_head" || l.origin == "final.norm";
+        plan.launches.extend(rest_plan.launches.iter().filter(head).cloned());
+        plan.launches.iter_mut().for_each(|launch| grow_vocabulary(&mut launch.kernel));
+        (plan, Store { mamba: mamba.clone(), rest: rest.clone(), tall: tall(rest) })
+    }
+}
+
+fn grow_vocabulary(kernel: &mut Kernel) {
+    match kernel {
+        Kernel::Embed { table, .. } => table.vocab_size = VOCAB,
+        Kernel::Linear { segments, .. } => {
+            segments.iter_mut().filter(|s| s.out_features == MADE).for_each(|s| s.out_features = VOCAB);
+        }
+        _ => {}
+    }
+}
+
+fn rename(kernel: &mut Kernel, prefix: &str, made: &[State], states: &mut Vec<State>) {
+    let add = |name: &mut String| *name = format!("{prefix}{name}");
+    let mut own = |id: &mut StateId| {
+        states.push(made[id.0 as usize].clone());
+        *id = StateId(states.len() as u32 - 1);
+    };
+    match kernel {
+        Kernel::Linear { segments, .. } => segments.iter_mut().for_each(|s| add(&mut s.weight)),
+        Kernel::RmsNorm { weight, .. } => weight.iter_mut().for_each(add),
+        Kernel::Mixer { conv, ssm, conv_state, ssm_state, norm_weight, .. } => {
+            add(&mut conv.weight);
+            conv.bias.iter_mut().for_each(add);
+            [&mut ssm.a_log, &mut ssm.d, &mut ssm.dt_bias].into_iter().for_each(add);
+            norm_weight.iter_mut().for_each(add);
+            own(conv_state);
+            own(ssm_state);
+        }
+        Kernel::Attention { state, .. } => own(state),
+        _ => {}
+    }
+}
+
+/// The tensors of embedding and head, as tall as the vocabulary.
+fn tall(store: &MemoryStore) -> HashMap<String, (Vec<usize>, Vec<u8>)> {
+    let mut tall = HashMap::new();
+    for weight in ["embedding", "lm_head.out"] {
+        for part in ["weight", "scale", "group_scale"] {
+            let name = format!("{weight}.{part}");
+            let Some(view) = store.tensor(&name) else { continue };
+            let mut shape = view.shape.to_vec();
+            shape[0] = VOCAB;
+            tall.insert(name, (shape, view.bytes.repeat(VOCAB / MADE)));
+        }
+    }
+    tall
+}

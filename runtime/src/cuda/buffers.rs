@@ -1,0 +1,32 @@
+//! The buffers of a step, in GPU memory, and the scratch of kernels that run as several launches.
+
+use super::driver::Memory;
+use crate::device::DeviceError;
+use crate::plan::{BufferId, Plan, Rows};
+
+pub(super) struct Buffers {
+    memory: Vec<Memory>,
+    /// Output rows there is room for.
+    pub(super) output_rows: usize,
+}
+
+impl Buffers {
+    pub(super) fn new(plan: &Plan, step_rows: usize, output_rows: usize) -> Result<Buffers, DeviceError> {
+        let memory = plan.buffers.iter().map(|buffer| {
+            let rows = match buffer.rows {
+                Rows::Token => step_rows,
+                Rows::Output => output_rows,
+            };
+            Memory::allocate(rows * buffer.cols * buffer.dtype.bytes(), &format!("buffer {}", buffer.name))
+        });
+        Ok(Buffers { memory: memory.collect::<Result<_, _>>()?, output_rows })
+    }
+
+    pub(super) fn address(&self, id: BufferId) -> u64 {
+        self.memory[id.0 as usize].address()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.memory.iter().map(Memory::bytes).sum()
+    }
+}

@@ -1,0 +1,375 @@
+use super::batch::{Batch, StepShape};
+use super::buffers::Buffers;
+use super::driver::{Event, Gpu, Graph, Pinned, Stream};
+use super::enqueue::Queue;
+use super::entry;
+use super::kernels::{Grid, KernelImages, Kernels};
+use super::params::AddParams;
+use super::program::{Op, Resolver, Scratch};
+use super::slots::Slots;
+use super::tensors::Tensors;
+use crate::device::{DeviceError, LaunchByLaunch, Limits, Logits, SequenceChunk, SlotId};
+use crate::plan::{BufferId, Plan, Rows, StateId};
+use crate::tensors::TensorStore;
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+/// How to run on a GPU.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Which GPU, as the driver numbers them.
+    pub ordinal: u32,
+    /// What the device may use.
+    pub limits: Limits,
+}
+
+/// Runs a plan on a CUDA GPU.
+///
+/// Fields are dropped in order: everything that lives in the context before the context.
+pub struct Device<'a> {
+    plan: &'a Plan,
+    graphs: HashMap<StepShape, Graph>,
+    program: Vec<Op>,
+    logits: Pinned,
+    buffers: Buffers,
+    scratch: Scratch,
+    slots: Slots,
+    batch: Batch,
+    tensors: Tensors,
+    kernels: Kernels,
+    stream: Stream,
+    limits: Limits,
+    progress: Progress,
+    gpu: Gpu,
+}
+
+/// How far a step has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Idle,
+    /// The next launch.
+    Running(usize),
+    Done,
+}
+
+/// Output rows there is room for at first: decode of many sequences, or one row of a prompt.
+const FIRST_OUTPUT_ROWS: usize = 64;
+
+/// Where one step's time went.
+#[derive(Clone, Copy, Debug)]
+pub struct LaunchTime {
+    /// Index of the launch in the plan.
+    pub launch: usize,
+    /// From the end of the launch before to the end of this one.
+    pub elapsed_us: f32,
+}
+
+impl<'a> Device<'a> {
+    /// Opens a GPU, uploads the tensors and makes the plan ready to run.
+    pub fn new(
+        plan: &'a Plan,
+        store: &dyn TensorStore,
+        images: &dyn KernelImages,
+        options: &Options,
+    ) -> Result<Device<'a>, DeviceError> {
+        plan.validate(store)?;
+        let limits = options.limits;
+        let gpu = Gpu::open(options.ordinal)?;
+        let kernels = Kernels::load(&gpu, images)?;
+        let stream = Stream::new()?;
+        let tensors = Tensors::upload(plan, store, &gpu, &stream)?;
+        let slots = Slots::new(plan, &limits);
+        let batch = Batch::new(limits.step_rows)?;
+        let scratch = Scratch::new(plan, &gpu, limits.step_rows)?;
+        let output_rows = limits.step_rows.min(FIRST_OUTPUT_ROWS);
+        let mut device = Device {
+            plan,
+            graphs: HashMap::new(),
+            program: Vec::new(),
+            logits: Pinned::allocate(0)?,
+            buffers: Buffers::new(plan, limits.step_rows, output_rows)?,
+            scratch,
+            slots,
+            batch,
+            tensors,
+            kernels,
+            stream,
+            limits,
+            progress: Progress::Idle,
+            gpu,
+        };
+        device.resolve()?;
+        Ok(device)
+    }
+
+    /// Bytes of GPU memory: weights, buffers, states.
+    pub fn memory_bytes(&self) -> (u64, u64, u64) {
+        (self.tensors.bytes() as u64, self.buffers.bytes() as u64, self.slots.bytes())
+    }
+
+    fn resolve(&mut self) -> Result<(), DeviceError> {
+        self.graphs.clear();
+        let resolver = Resolver {
+            plan: self.plan,
+            buffers: &self.buffers,
+            tensors: &self.tensors,
+            slots: &self.slots,
+            batch: &self.batch,
+            scratch: &self.scratch,
+        };
+        self.program = resolver.resolve()?;
+        let bytes = self.buffers.output_rows * self.plan.model.vocab_size * 4;
+        self.logits = Pinned::allocate(bytes)?;
+        Ok(())
+    }
+
+    fn queue(&self) -> Queue<'_> {
+        Queue { gpu: &self.gpu, kernels: &self.kernels, stream: &self.stream, shape: self.batch.shape }
+    }
+
+    fn enqueue_all(&self) -> Result<(), DeviceError> {
+        let queue = self.queue();
+        self.program.iter().try_for_each(|op| queue.enqueue(op))
+    }
+
+    fn prepare(&mut self, batch: &[SequenceChunk<'_>]) -> Result<(), DeviceError> {
+        self.gpu.make_current()?;
+        self.progress = Progress::Idle;
+        self.batch.load(batch, &self.slots, &self.limits, self.plan.model.vocab_size)?;
+        self.slots.reserve_step(self.batch.chunks.iter().copied(), &self.stream)?;
+        let outputs = self.batch.shape.outputs;
+        if outputs > self.buffers.output_rows {
+            let rows = outputs.next_power_of_two().min(self.limits.step_rows);
+            self.buffers = Buffers::new(self.plan, self.limits.step_rows, rows)?;
+            self.resolve()?;
+        }
+        self.batch.upload(&self.slots, &self.stream)
+    }
+
+    /// Decode steps repeat: each shape is recorded once and replayed.
+    fn run_all(&mut self) -> Result<(), DeviceError> {
+        let shape = self.batch.shape;
+        if !shape.is_decode() {
+            return self.enqueue_all();
+        }
+        if !self.graphs.contains_key(&shape) {
+            let graph = Graph::capture(&self.stream, || self.enqueue_all())?;
+            self.graphs.insert(shape, graph);
+        }
+        self.graphs[&shape].launch(&self.stream)
+    }
+
+    fn take_logits(&mut self) -> Result<Logits<'_>, DeviceError> {
+        let vocab_size = self.plan.model.vocab_size;
+        let bytes = self.batch.shape.outputs * vocab_size * 4;
+        let from = self.buffers.address(self.plan.logits);
+        self.stream.download(&mut self.logits.as_mut_slice()[..bytes], from)?;
+        self.stream.synchronize()?;
+        for (slot, tokens) in &self.batch.chunks {
+            self.slots.advance(*slot, *tokens);
+        }
+        self.progress = Progress::Done;
+        Ok(Logits { values: bytemuck::cast_slice(&self.logits.as_slice()[..bytes]), vocab_size })
+    }
+
+    /// Time of every launch in a step of this batch, without graph; the median of `repeats` runs each. The slots'
+    /// states advance, their positions do not.
+    pub fn time_launches(
+        &mut self,
+        batch: &[SequenceChunk<'_>],
+        repeats: usize,
+    ) -> Result<Vec<LaunchTime>, DeviceError> {
+        self.prepare(batch)?;
+        let events: Vec<Event> = (0..=self.program.len()).map(|_| Event::new()).collect::<Result<_, _>>()?;
+        let mut samples = vec![Vec::with_capacity(repeats); self.program.len()];
+        for _ in 0..=repeats {
+            let queue = self.queue();
+            events[0].record(&self.stream)?;
+            for (op, event) in self.program.iter().zip(&events[1..]) {
+                queue.enqueue(op)?;
+                event.record(&self.stream)?;
+            }
+            self.stream.synchronize()?;
+            for (index, pair) in events.windows(2).enumerate() {
+                samples[index].push(pair[1].elapsed_us(&pair[0])?);
+            }
+        }
+        let median = |(launch, mut times): (usize, Vec<f32>)| {
+            times.remove(0); // the first run warms up
+            times.sort_by(f32::total_cmp);
+            LaunchTime { launch, elapsed_us: times[times.len() / 2] }
+        };
+        Ok(samples.into_iter().enumerate().map(median).collect())
+    }
+
+    /// Microseconds of one whole step of this batch as [`crate::device::Device::step`] runs it, by the GPU's clock, without
+    /// the copies: the median of `repeats`. The slots' states advance, their positions do not.
+    pub fn time_step(&mut self, batch: &[SequenceChunk<'_>], repeats: usize) -> Result<f32, DeviceError> {
+        self.prepare(batch)?;
+        let (start, end) = (Event::new()?, Event::new()?);
+        let mut times = Vec::with_capacity(repeats);
+        for run in 0..repeats + 3 {
+            start.record(&self.stream)?;
+            self.run_all()?;
+            end.record(&self.stream)?;
+            self.stream.synchronize()?;
+            if run >= 3 {
+                times.push(end.elapsed_us(&start)?);
+            }
+        }
+        times.sort_by(f32::total_cmp);
+        Ok(times[times.len() / 2])
+    }
+
+    /// Bytes a second at which the GPU reads its memory: the weights, by a kernel that does nothing else. The best of 5.
+    pub fn read_bandwidth(&self) -> Result<f64, DeviceError> {
+        let (start, end) = (Event::new()?, Event::new()?);
+        let kib = self.tensors.bytes() / 1024;
+        let params = AddParams { a: self.tensors.address(), b: 0, out: 0, count: kib as u32, padding: 0 };
+        let grid = Grid::new(self.gpu.sm_count as usize * 4, 1, 1);
+        let mut best = f32::INFINITY;
+        for _ in 0..6 {
+            start.record(&self.stream)?;
+            self.kernels.launch(&self.stream, entry::READ_MEMORY, grid, &params)?;
+            end.record(&self.stream)?;
+            self.stream.synchronize()?;
+            best = best.min(end.elapsed_us(&start)?);
+        }
+        Ok(kib as f64 * 1024.0 / f64::from(best) * 1e6)
+    }
+
+    fn expect(&self, progress: Progress, problem: &str) -> Result<(), DeviceError> {
+        if self.progress == progress {
+            return Ok(());
+        }
+        Err(misuse(problem))
+    }
+
+    fn buffer_range(&self, id: BufferId) -> Result<(u64, usize), DeviceError> {
+        let buffer = self.plan.buffers.get(id.0 as usize).ok_or_else(|| misuse("the plan has no such buffer"))?;
+        let rows = match buffer.rows {
+            Rows::Token => self.batch.shape.rows,
+            Rows::Output => self.batch.shape.outputs,
+        };
+        Ok((self.buffers.address(id), rows * buffer.cols * buffer.dtype.bytes()))
+    }
+}
+
+fn misuse(problem: &str) -> DeviceError {
+    DeviceError::Misuse { problem: problem.to_owned() }
+}
+
+impl crate::device::Device for Device<'_> {
+    fn plan(&self) -> &Plan {
+        self.plan
+    }
+
+    fn description(&self) -> String {
+        let (major, minor) = self.gpu.capability;
+        format!("{} (sm_{major}{minor}), kernels for {}", self.gpu.name, self.kernels.target)
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn create_slot(&mut self) -> Result<SlotId, DeviceError> {
+        self.gpu.make_current()?;
+        self.slots.create(&self.stream)
+    }
+
+    fn reset_slot(&mut self, slot: SlotId) -> Result<(), DeviceError> {
+        self.gpu.make_current()?;
+        self.slots.reset(slot, &self.stream)
+    }
+
+    fn copy_slot(&mut self, from: SlotId, to: SlotId) -> Result<(), DeviceError> {
+        self.gpu.make_current()?;
+        self.slots.copy(from, to, &self.stream)
+    }
+
+    fn release_slot(&mut self, slot: SlotId) -> Result<(), DeviceError> {
+        self.gpu.make_current()?;
+        self.slots.release(slot)
+    }
+
+    fn position(&self, slot: SlotId) -> Result<usize, DeviceError> {
+        self.slots.position(slot)
+    }
+
+    fn step(&mut self, batch: &[SequenceChunk<'_>]) -> Result<Logits<'_>, DeviceError> {
+        self.prepare(batch)?;
+        self.run_all()?;
+        self.take_logits()
+    }
+}
+
+impl LaunchByLaunch for Device<'_> {
+    fn begin(&mut self, batch: &[SequenceChunk<'_>]) -> Result<(), DeviceError> {
+        self.prepare(batch)?;
+        self.progress = Progress::Running(0);
+        Ok(())
+    }
+
+    fn run_launch(&mut self, index: usize) -> Result<(), DeviceError> {
+        self.gpu.make_current()?;
+        self.expect(Progress::Running(index), "a launch was run out of order")?;
+        let op = self.program.get(index).ok_or_else(|| misuse("the plan has no such launch"))?;
+        self.queue().enqueue(op)?;
+        self.stream.synchronize()?;
+        self.progress = Progress::Running(index + 1);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Logits<'_>, DeviceError> {
+        self.gpu.make_current()?;
+        self.expect(Progress::Running(self.program.len()), "a step was finished before its last launch")?;
+        self.take_logits()
+    }
+
+    fn read_buffer(&self, id: BufferId) -> Result<Cow<'_, [u8]>, DeviceError> {
+        self.gpu.make_current()?;
+        let (address, bytes) = self.buffer_range(id)?;
+        let mut out = vec![0; bytes];
+        self.stream.download(&mut out, address)?;
+        self.stream.synchronize()?;
+        Ok(Cow::Owned(out))
+    }
+
+    fn write_buffer(&mut self, id: BufferId, bytes: &[u8]) -> Result<(), DeviceError> {
+        self.gpu.make_current()?;
+        let (address, expected) = self.buffer_range(id)?;
+        if bytes.len() != expected {
+            return Err(misuse("the bytes of a buffer have the wrong length"));
+        }
+        self.stream.upload(address, bytes)?;
+        self.stream.synchronize()
+    }
+
+    fn read_state(&self, slot: SlotId, id: StateId) -> Result<Cow<'_, [u8]>, DeviceError> {
+        self.gpu.make_current()?;
+        let mut out = Vec::new();
+        for (address, bytes) in self.slots.ranges(slot, id)? {
+            let start = out.len();
+            out.resize(start + bytes, 0);
+            self.stream.download(&mut out[start..], address)?;
+        }
+        self.stream.synchronize()?;
+        Ok(Cow::Owned(out))
+    }
+
+    fn write_state(&mut self, slot: SlotId, id: StateId, bytes: &[u8]) -> Result<(), DeviceError> {
+        self.gpu.make_current()?;
+        let ranges = self.slots.ranges(slot, id)?;
+        if ranges.iter().map(|range| range.1).sum::<usize>() != bytes.len() {
+            return Err(misuse("the bytes of a state have the wrong length"));
+        }
+        let mut rest = bytes;
+        for (address, len) in ranges {
+            let (part, tail) = rest.split_at(len);
+            self.stream.upload(address, part)?;
+            rest = tail;
+        }
+        self.stream.synchronize()
+    }
+}

@@ -1,0 +1,341 @@
+//! The parts of the CUDA driver API that the device uses, with owners that free what they hold.
+
+use crate::device::DeviceError;
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys;
+use std::ffi::{CString, c_void};
+
+/// What a call that cannot be recovered from becomes.
+pub(super) fn failed(what: &str) -> impl Fn(DriverError) -> DeviceError + '_ {
+    move |error| DeviceError::Backend {
+        device: "the GPU".to_owned(),
+        message: format!("{what}: {}", describe(error)),
+        help: "if it persists, run on the CPU (`--device cpu`) and report it".to_owned(),
+    }
+}
+
+pub(super) fn describe(error: DriverError) -> String {
+    let text = |found: Result<&std::ffi::CStr, DriverError>| {
+        found.map_or_else(|_| "unknown error".to_owned(), |text| text.to_string_lossy().into_owned())
+    };
+    format!("{} ({})", text(error.error_string()), text(error.error_name()))
+}
+
+/// A GPU and its primary context.
+pub(super) struct Gpu {
+    handle: sys::CUdevice,
+    context: sys::CUcontext,
+    pub(super) name: String,
+    /// Compute capability.
+    pub(super) capability: (u32, u32),
+    pub(super) sm_count: u32,
+    /// Shared memory a block may ask for.
+    pub(super) smem_per_block: u32,
+    pub(super) smem_per_sm: u32,
+}
+
+impl Gpu {
+    /// Opens GPU number `ordinal` and makes it current for this thread.
+    pub(super) fn open(ordinal: u32) -> Result<Gpu, DeviceError> {
+        // SAFETY: only looks for the driver by its usual names.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(no_gpu("no CUDA driver is installed (libcuda.so was not found)"));
+        }
+        result::init().map_err(|error| no_gpu(&describe(error)))?;
+        let count = result::device::get_count().map_err(|error| no_gpu(&describe(error)))?;
+        if ordinal as i32 >= count {
+            return Err(no_gpu(&format!("GPU {ordinal} was asked for, {count} found")));
+        }
+        let handle = result::device::get(ordinal as i32).map_err(failed("cuDeviceGet"))?;
+        // SAFETY: the handle is of a device that exists; the context is released on drop.
+        let context = unsafe { result::primary_ctx::retain(handle) }.map_err(failed("cuDevicePrimaryCtxRetain"))?;
+        let attribute = |which| {
+            // SAFETY: the handle is valid.
+            let value = unsafe { result::device::get_attribute(handle, which) };
+            value.map(|value| value as u32).map_err(failed("cuDeviceGetAttribute"))
+        };
+        use sys::CUdevice_attribute::*;
+        let gpu = Gpu {
+            handle,
+            context,
+            name: result::device::get_name(handle).map_err(failed("cuDeviceGetName"))?,
+            capability: (
+                attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+                attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+            ),
+            sm_count: attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            smem_per_block: attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+            smem_per_sm: attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)?,
+        };
+        gpu.make_current()?;
+        Ok(gpu)
+    }
+
+    /// Contexts are per thread: called at each entry from outside.
+    pub(super) fn make_current(&self) -> Result<(), DeviceError> {
+        // SAFETY: the context lives as long as self.
+        unsafe { result::ctx::set_current(self.context) }.map_err(failed("cuCtxSetCurrent"))
+    }
+
+    /// Free and total bytes.
+    pub(super) fn memory(&self) -> Result<(u64, u64), DeviceError> {
+        let (free, total) = result::mem_get_info().map_err(failed("cuMemGetInfo"))?;
+        Ok((free as u64, total as u64))
+    }
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        // SAFETY: retained once in `open`; every owner of memory in it is dropped before (see the field order of Device).
+        let _ = unsafe { result::primary_ctx::release(self.handle) };
+    }
+}
+
+fn no_gpu(reason: &str) -> DeviceError {
+    DeviceError::Backend {
+        device: "CUDA".to_owned(),
+        message: reason.to_owned(),
+        help: "run on the CPU (`--device cpu`), or check `nvidia-smi`".to_owned(),
+    }
+}
+
+/// Memory on the GPU.
+pub(super) struct Memory {
+    address: sys::CUdeviceptr,
+    bytes: usize,
+}
+
+impl Memory {
+    pub(super) fn allocate(bytes: usize, what: &str) -> Result<Memory, DeviceError> {
+        if bytes == 0 {
+            return Ok(Memory { address: 0, bytes });
+        }
+        // SAFETY: freed on drop.
+        match unsafe { result::malloc_sync(bytes) } {
+            Ok(address) => Ok(Memory { address, bytes }),
+            Err(error) if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                let free = result::mem_get_info().map_or(0, |(free, _)| free);
+                let what = format!("{what} on the GPU ({free} bytes are free there)");
+                Err(DeviceError::OutOfMemory { what, bytes: bytes as u64 })
+            }
+            Err(error) => Err(failed("cuMemAlloc")(error)),
+        }
+    }
+
+    pub(super) fn zeroed(bytes: usize, what: &str, stream: &Stream) -> Result<Memory, DeviceError> {
+        let memory = Memory::allocate(bytes, what)?;
+        memory.clear(stream)?;
+        Ok(memory)
+    }
+
+    pub(super) fn address(&self) -> u64 {
+        self.address
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn clear(&self, stream: &Stream) -> Result<(), DeviceError> {
+        if self.bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: the range is ours.
+        unsafe { result::memset_d8_async(self.address, 0, self.bytes, stream.handle) }
+            .map_err(failed("cuMemsetD8Async"))
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if self.address != 0 {
+            // SAFETY: allocated by us, freed once; the driver waits for kernels that use it.
+            let _ = unsafe { result::free_sync(self.address) };
+        }
+    }
+}
+
+/// Page-locked memory of the host, which copies need to be asynchronous.
+pub(super) struct Pinned {
+    pointer: *mut u8,
+    bytes: usize,
+}
+
+impl Pinned {
+    pub(super) fn allocate(bytes: usize) -> Result<Pinned, DeviceError> {
+        let bytes = bytes.max(1);
+        // SAFETY: freed on drop.
+        let pointer = unsafe { result::malloc_host(bytes, 0) }.map_err(failed("cuMemHostAlloc"))?.cast::<u8>();
+        // SAFETY: the allocation has this size; zeros make reading it as a slice sound.
+        unsafe { pointer.write_bytes(0, bytes) };
+        Ok(Pinned { pointer, bytes })
+    }
+
+    pub(super) fn as_slice(&self) -> &[u8] {
+        // SAFETY: initialized in `allocate`, and ours.
+        unsafe { std::slice::from_raw_parts(self.pointer, self.bytes) }
+    }
+
+    pub(super) fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: initialized in `allocate`, and ours alone while borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer, self.bytes) }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // SAFETY: allocated by us, freed once.
+        let _ = unsafe { result::free_host(self.pointer.cast::<c_void>()) };
+    }
+}
+
+/// A queue of work.
+pub(super) struct Stream {
+    pub(super) handle: sys::CUstream,
+}
+
+impl Stream {
+    pub(super) fn new() -> Result<Stream, DeviceError> {
+        let handle =
+            result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("cuStreamCreate"))?;
+        Ok(Stream { handle })
+    }
+
+    pub(super) fn synchronize(&self) -> Result<(), DeviceError> {
+        // SAFETY: the stream lives.
+        unsafe { result::stream::synchronize(self.handle) }.map_err(failed("the kernels"))
+    }
+
+    /// Copies to the GPU. The caller keeps `from` unchanged until the stream is synchronized, unless it is pageable
+    /// memory, which the driver takes a copy of.
+    pub(super) fn upload(&self, to: u64, from: &[u8]) -> Result<(), DeviceError> {
+        if from.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: callers pass addresses inside allocations of at least this size.
+        unsafe { result::memcpy_htod_async(to, from, self.handle) }.map_err(failed("cuMemcpyHtoDAsync"))
+    }
+
+    /// Copies to the host; done when the stream is synchronized.
+    pub(super) fn download(&self, to: &mut [u8], from: u64) -> Result<(), DeviceError> {
+        if to.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: callers pass addresses inside allocations of at least this size and synchronize before reading.
+        unsafe { result::memcpy_dtoh_async(to, from, self.handle) }.map_err(failed("cuMemcpyDtoHAsync"))
+    }
+
+    pub(super) fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<(), DeviceError> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: callers pass addresses inside allocations of at least this size.
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.handle) }.map_err(failed("cuMemcpyDtoDAsync"))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // SAFETY: created by us, destroyed once.
+        let _ = unsafe { result::stream::destroy(self.handle) };
+    }
+}
+
+/// A captured sequence of launches.
+pub(super) struct Graph {
+    exec: sys::CUgraphExec,
+    graph: sys::CUgraph,
+}
+
+impl Graph {
+    /// Records what `enqueue` puts on the stream.
+    pub(super) fn capture(
+        stream: &Stream,
+        enqueue: impl FnOnce() -> Result<(), DeviceError>,
+    ) -> Result<Graph, DeviceError> {
+        let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream lives, and capture ends below on every path.
+        unsafe { result::stream::begin_capture(stream.handle, mode) }.map_err(failed("cuStreamBeginCapture"))?;
+        let enqueued = enqueue();
+        // SAFETY: capture was begun above.
+        let graph = unsafe { result::stream::end_capture(stream.handle) }.map_err(failed("cuStreamEndCapture"));
+        enqueued?;
+        let graph = graph?;
+        let mut exec = std::ptr::null_mut();
+        // SAFETY: the graph is valid; `exec` may be written.
+        let made = unsafe { sys::cuGraphInstantiateWithFlags(&mut exec, graph, 0) };
+        made.result().map_err(failed("cuGraphInstantiate"))?;
+        Ok(Graph { exec, graph })
+    }
+
+    pub(super) fn launch(&self, stream: &Stream) -> Result<(), DeviceError> {
+        // SAFETY: both live.
+        unsafe { result::graph::launch(self.exec, stream.handle) }.map_err(failed("cuGraphLaunch"))
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // SAFETY: made by us, destroyed once.
+        unsafe {
+            let _ = result::graph::exec_destroy(self.exec);
+            let _ = result::graph::destroy(self.graph);
+        }
+    }
+}
+
+/// A point in a stream, for timing.
+pub(super) struct Event(sys::CUevent);
+
+impl Event {
+    pub(super) fn new() -> Result<Event, DeviceError> {
+        let event = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(failed("cuEventCreate"))?;
+        Ok(Event(event))
+    }
+
+    pub(super) fn record(&self, stream: &Stream) -> Result<(), DeviceError> {
+        // SAFETY: both live.
+        unsafe { result::event::record(self.0, stream.handle) }.map_err(failed("cuEventRecord"))
+    }
+
+    /// Microseconds since `start`; both have happened.
+    pub(super) fn elapsed_us(&self, start: &Event) -> Result<f32, DeviceError> {
+        // SAFETY: both live and were recorded.
+        let elapsed = unsafe { result::event::elapsed(start.0, self.0) }.map_err(failed("cuEventElapsedTime"))?;
+        Ok(elapsed * 1000.0)
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: created by us, destroyed once.
+        let _ = unsafe { result::event::destroy(self.0) };
+    }
+}
+
+/// A loaded cubin or PTX.
+pub(super) struct Module(sys::CUmodule);
+
+impl Module {
+    pub(super) fn load(image: &[u8]) -> Result<Module, DriverError> {
+        // PTX is a C string.
+        let mut terminated = image.to_vec();
+        terminated.push(0);
+        // SAFETY: the image is a whole cubin or NUL-terminated PTX, and copied by the driver.
+        unsafe { result::module::load_data(terminated.as_ptr().cast()) }.map(Module)
+    }
+
+    /// A kernel that may use up to `smem_bytes` of dynamic shared memory.
+    pub(super) fn function(&self, symbol: &str) -> Result<sys::CUfunction, DriverError> {
+        let name = CString::new(symbol).map_err(|_| DriverError(sys::CUresult::CUDA_ERROR_NOT_FOUND))?;
+        // SAFETY: the module lives.
+        unsafe { result::module::get_function(self.0, name) }
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        // SAFETY: loaded by us, unloaded once.
+        let _ = unsafe { result::module::unload(self.0) };
+    }
+}

@@ -1,0 +1,166 @@
+//! Puts the kernels of one launch of the plan on the stream.
+
+use super::batch::StepShape;
+use super::driver::{Gpu, Stream};
+use super::entry::{self, Entry, GEMM_BLOCK_M};
+use super::kernels::{Grid, Kernels};
+use super::params::{
+    AttentionParams, CONV_CHUNK, Conv1dParams, GatedNormParams, LinearParams, SCAN_WARPS, SsmScanParams,
+};
+use super::program::{AttentionOp, Op, RowCount, attention_parts};
+use super::weights::{self, LinearOp, SKINNY};
+use crate::device::DeviceError;
+use crate::plan::{DType, Rows};
+
+/// Where launches go, and the step they are for.
+pub(super) struct Queue<'a> {
+    pub(super) gpu: &'a Gpu,
+    pub(super) kernels: &'a Kernels,
+    pub(super) stream: &'a Stream,
+    pub(super) shape: StepShape,
+}
+
+/// Chunks of more tokens than this use the scan that keeps more rows a lane.
+const LONG_SCAN: usize = 4;
+
+impl Queue<'_> {
+    pub(super) fn enqueue(&self, op: &Op) -> Result<(), DeviceError> {
+        match op {
+            Op::Embed(params) => self.launch(entry::EMBED, Grid::new(self.shape.rows, 1, 1), params),
+            Op::Select(params) => self.launch(entry::SELECT_OUTPUTS, Grid::new(self.shape.outputs, 1, 1), params),
+            Op::Add(params, count) => {
+                let elements = self.elements(*count);
+                let params = super::params::AddParams { count: elements as u32, ..*params };
+                self.launch(entry::ADD, per_element(entry::ADD, elements), &params)
+            }
+            Op::RmsNorm(params, count) => self.launch(entry::RMS_NORM, self.per_row(*count), params),
+            Op::Map(params, count) => self.launch(entry::MAP, self.per_row(*count), params),
+            Op::Dequantize(params, count) => {
+                let elements = self.elements(*count);
+                let params = super::params::DequantizeParams { count: elements as u32, ..*params };
+                self.launch(entry::DEQUANTIZE, per_element(entry::DEQUANTIZE, elements), &params)
+            }
+            Op::Linear(linear) => self.linear(linear),
+            Op::Conv1d(params) => self.conv1d(params),
+            Op::SsmScan(params) => self.scan(params),
+            Op::GatedRmsNorm(params) => self.gated_norm(params),
+            Op::Mixer(mixer) => {
+                self.conv1d(&mixer.conv)?;
+                self.scan(&mixer.scan)?;
+                self.gated_norm(&mixer.norm)
+            }
+            Op::Attention(attention) => self.attention(attention),
+        }
+    }
+
+    fn launch<P: bytemuck::Pod>(&self, entry: Entry, grid: Grid, params: &P) -> Result<(), DeviceError> {
+        self.kernels.launch(self.stream, entry, grid, params)
+    }
+
+    fn row_count(&self, rows: Rows) -> usize {
+        match rows {
+            Rows::Token => self.shape.rows,
+            Rows::Output => self.shape.outputs,
+        }
+    }
+
+    fn elements(&self, count: RowCount) -> usize {
+        self.row_count(count.rows) * count.cols
+    }
+
+    /// One block a row, which keeps the row in shared memory.
+    fn per_row(&self, count: RowCount) -> Grid {
+        Grid::new(self.row_count(count.rows), 1, 1).smem(count.cols * 4)
+    }
+
+    fn gated_norm(&self, params: &GatedNormParams) -> Result<(), DeviceError> {
+        let count = RowCount { rows: Rows::Token, cols: params.emit.n as usize };
+        self.launch(entry::GATED_RMS_NORM, self.per_row(count), params)
+    }
+
+    fn conv1d(&self, params: &Conv1dParams) -> Result<(), DeviceError> {
+        let columns = params.channels.div_ceil(entry::CONV1D.threads) as usize;
+        let chunks = self.shape.longest.div_ceil(CONV_CHUNK as usize);
+        self.launch(entry::CONV1D, Grid::new(columns, chunks, self.shape.sequences), params)
+    }
+
+    fn scan(&self, params: &SsmScanParams) -> Result<(), DeviceError> {
+        let long = self.shape.longest > LONG_SCAN;
+        let (short_entry, long_entry, long_rows) = match params.state_size {
+            0..=32 => (entry::SCAN_32, entry::SCAN_LONG_32, 4),
+            33..=64 => (entry::SCAN_64, entry::SCAN_LONG_64, 4),
+            65..=128 => (entry::SCAN_128, entry::SCAN_LONG_128, 4),
+            _ => (entry::SCAN_256, entry::SCAN_LONG_256, 2),
+        };
+        let (entry, rows) = if long { (long_entry, long_rows) } else { (short_entry, 1) };
+        let blocks = params.heads * params.head_dim.div_ceil(SCAN_WARPS * 4 * rows);
+        self.launch(entry, Grid::new(blocks as usize, self.shape.sequences, 1), params)
+    }
+
+    fn linear(&self, linear: &LinearOp) -> Result<(), DeviceError> {
+        let rows = self.row_count(linear.rows);
+        for params in &linear.scalar {
+            self.scalar(&with_rows(params, rows))?;
+        }
+        let smem = self.gpu.smem_per_block;
+        let skinny = SKINNY
+            .into_iter()
+            .find(|(most, ..)| rows <= *most as usize && entry::skinny_smem_bytes(*most) + 1024 <= smem);
+        match skinny {
+            Some((most, signed, unsigned)) => linear.skinny.iter().try_for_each(|params| {
+                let entry = if params.x_unsigned == 1 { unsigned } else { signed };
+                self.skinny(entry, most, &with_rows(params, rows))
+            }),
+            None => linear.gemm.iter().try_for_each(|params| self.gemm(&with_rows(params, rows))),
+        }
+    }
+
+    fn scalar(&self, params: &LinearParams) -> Result<(), DeviceError> {
+        let (entry, tokens) = if params.rows == 1 { (entry::SCALAR_1, 1) } else { (entry::SCALAR_8, 8) };
+        let blocks = params.segments[0].out_features.div_ceil(entry.threads / 32) as usize;
+        self.launch(entry, Grid::new(blocks, params.rows.div_ceil(tokens) as usize, 1), params)
+    }
+
+    /// As many blocks as are resident at once; they deal the tiles out among themselves.
+    fn skinny(&self, entry: Entry, tokens: u32, params: &LinearParams) -> Result<(), DeviceError> {
+        let smem = entry::skinny_smem_bytes(tokens);
+        let resident = (self.gpu.smem_per_sm / (smem + 1024)).clamp(1, entry.blocks_per_sm);
+        let blocks = params.tiles.min(resident * self.gpu.sm_count);
+        self.launch(entry, Grid::new(blocks as usize, 1, 1).smem(smem as usize), params)
+    }
+
+    fn gemm(&self, params: &LinearParams) -> Result<(), DeviceError> {
+        let gemm = weights::gemm(params, self.gpu.smem_per_block - 1024);
+        let tokens = params.rows.div_ceil(GEMM_BLOCK_M) as usize;
+        let rows = params.segments[0].out_features.div_ceil(gemm.block_n) as usize;
+        self.launch(gemm.entry, Grid::new(tokens, rows, 1).smem(gemm.smem_bytes as usize), params)
+    }
+
+    fn attention(&self, attention: &AttentionOp) -> Result<(), DeviceError> {
+        let (rows, kv_heads) = (self.shape.rows, attention.params.kv_heads as usize);
+        let parts = attention_parts(self.gpu, rows, kv_heads);
+        let decode = self.shape.is_decode();
+        let params = AttentionParams { parts: parts as u32, append: u32::from(decode), ..attention.params };
+        let (append, one, four) = match attention.dtype {
+            DType::F16 => (entry::ATTENTION_APPEND_F16, entry::ATTENTION_F16_1, entry::ATTENTION_F16_4),
+            DType::Bf16 => (entry::ATTENTION_APPEND_BF16, entry::ATTENTION_BF16_1, entry::ATTENTION_BF16_4),
+            _ => (entry::ATTENTION_APPEND_F32, entry::ATTENTION_F32_1, entry::ATTENTION_F32_4),
+        };
+        if !decode {
+            self.launch(append, Grid::new(rows, 1, 1), &params)?;
+        }
+        let per_kv = (params.heads / params.kv_heads) as usize;
+        let (part, heads) = if per_kv == 1 { (one, 1) } else { (four, 4) };
+        self.launch(part, Grid::new(rows, kv_heads * per_kv.div_ceil(heads), parts), &params)?;
+        let combine = Grid::new(rows, 1, 1).smem(params.emit.n as usize * 4);
+        self.launch(entry::ATTENTION_COMBINE, combine, &params)
+    }
+}
+
+fn with_rows(params: &LinearParams, rows: usize) -> LinearParams {
+    LinearParams { rows: rows as u32, ..*params }
+}
+
+fn per_element(entry: Entry, elements: usize) -> Grid {
+    Grid::new(elements.div_ceil(entry.threads as usize), 1, 1)
+}

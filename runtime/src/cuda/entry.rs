@@ -1,0 +1,149 @@
+//! The entry points of the compiled kernels: what the launcher and the kernel table of the compiler agree on.
+
+use super::params::{SCAN_WARPS, SKINNY_STAGES, SKINNY_TILE_ROWS, SKINNY_WARPS};
+
+/// A `__global__` function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name, for people and tables.
+    pub name: &'static str,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Blocks that must fit one SM by registers.
+    pub blocks_per_sm: u32,
+}
+
+impl Entry {
+    /// Its symbol in the compiled module.
+    pub fn symbol(&self) -> String {
+        format!("nemo_{}", self.name)
+    }
+}
+
+macro_rules! entries {
+    ($( $(#[$doc:meta])* $id:ident = $name:literal, $threads:expr, $blocks:expr; )*) => {
+        $( $(#[$doc])* pub const $id: Entry = Entry { name: $name, threads: $threads, blocks_per_sm: $blocks }; )*
+
+        /// Every entry point.
+        pub const ALL: &[Entry] = &[$($id),*];
+    };
+}
+
+const SKINNY_THREADS: u32 = SKINNY_WARPS * 32;
+const SCAN_THREADS: u32 = SCAN_WARPS * 32;
+
+entries! {
+    /// Token embedding.
+    EMBED = "embed", 256, 1;
+    /// Rows whose logits were asked for.
+    SELECT_OUTPUTS = "select_outputs", 256, 1;
+    /// Elementwise sum.
+    ADD = "add", 256, 1;
+    /// Reads memory, to measure bandwidth; `count` is in KiB.
+    READ_MEMORY = "read_memory", 512, 2;
+    /// RMSNorm and emit.
+    RMS_NORM = "rms_norm", 1024, 1;
+    /// Activation and emit.
+    MAP = "map", 1024, 1;
+    /// Gated group RMSNorm and emit.
+    GATED_RMS_NORM = "gated_rms_norm", 1024, 1;
+    /// Raw sums to floats.
+    DEQUANTIZE = "dequantize", 256, 1;
+    /// Causal convolution.
+    CONV1D = "conv1d", 128, 1;
+
+    /// Scan with states up to 32 wide, few tokens.
+    SCAN_32 = "ssm_scan_32", SCAN_THREADS, 1;
+    /// Scan with states up to 64 wide, few tokens.
+    SCAN_64 = "ssm_scan_64", SCAN_THREADS, 1;
+    /// Scan with states up to 128 wide, few tokens.
+    SCAN_128 = "ssm_scan_128", SCAN_THREADS, 1;
+    /// Scan with states up to 256 wide, few tokens.
+    SCAN_256 = "ssm_scan_256", SCAN_THREADS, 1;
+    /// Scan with states up to 32 wide, four rows a lane.
+    SCAN_LONG_32 = "ssm_scan_long_32", SCAN_THREADS, 1;
+    /// Scan with states up to 64 wide, four rows a lane.
+    SCAN_LONG_64 = "ssm_scan_long_64", SCAN_THREADS, 1;
+    /// Scan with states up to 128 wide, four rows a lane.
+    SCAN_LONG_128 = "ssm_scan_long_128", SCAN_THREADS, 1;
+    /// Scan with states up to 256 wide, two rows a lane.
+    SCAN_LONG_256 = "ssm_scan_long_256", SCAN_THREADS, 1;
+
+    /// Keys and values of several rows a sequence into an f32 cache.
+    ATTENTION_APPEND_F32 = "attention_append_f32", 256, 1;
+    /// The same, f16.
+    ATTENTION_APPEND_F16 = "attention_append_f16", 256, 1;
+    /// The same, bf16.
+    ATTENTION_APPEND_BF16 = "attention_append_bf16", 256, 1;
+    /// Attention over a part of an f32 cache, one query head at a time.
+    ATTENTION_F32_1 = "attention_f32_1", 128, 1;
+    /// Four query heads at a time.
+    ATTENTION_F32_4 = "attention_f32_4", 128, 1;
+    /// The same of an f16 cache, one head.
+    ATTENTION_F16_1 = "attention_f16_1", 128, 1;
+    /// Four heads.
+    ATTENTION_F16_4 = "attention_f16_4", 128, 1;
+    /// The same of a bf16 cache, one head.
+    ATTENTION_BF16_1 = "attention_bf16_1", 128, 1;
+    /// Four heads.
+    ATTENTION_BF16_4 = "attention_bf16_4", 128, 1;
+    /// Parts of the context to one vector a row, and emit.
+    ATTENTION_COMBINE = "attention_combine", 512, 1;
+
+    /// Quantized linear of up to 8 rows, signed activations.
+    SKINNY_8_I8 = "linear_skinny_8_i8", SKINNY_THREADS, 2;
+    /// Unsigned activations.
+    SKINNY_8_U8 = "linear_skinny_8_u8", SKINNY_THREADS, 2;
+    /// Up to 16 rows.
+    SKINNY_16_I8 = "linear_skinny_16_i8", SKINNY_THREADS, 2;
+    /// Up to 16 rows, unsigned activations.
+    SKINNY_16_U8 = "linear_skinny_16_u8", SKINNY_THREADS, 2;
+    /// Up to 32 rows.
+    SKINNY_32_I8 = "linear_skinny_32_i8", SKINNY_THREADS, 2;
+    /// Up to 32 rows, unsigned activations.
+    SKINNY_32_U8 = "linear_skinny_32_u8", SKINNY_THREADS, 2;
+    /// Up to 64 rows.
+    SKINNY_64_I8 = "linear_skinny_64_i8", SKINNY_THREADS, 2;
+    /// Up to 64 rows, unsigned activations.
+    SKINNY_64_U8 = "linear_skinny_64_u8", SKINNY_THREADS, 2;
+
+    /// Linear of float weights or small groups, one row.
+    SCALAR_1 = "linear_scalar_1", 256, 1;
+    /// Eight rows at a time.
+    SCALAR_8 = "linear_scalar_8", 256, 1;
+
+    /// W8 GEMM, 128 x 128 tiles, 96 KiB.
+    GEMM_W8_I8 = "linear_gemm_w8_i8", 256, 1;
+    /// Unsigned activations.
+    GEMM_W8_U8 = "linear_gemm_w8_u8", 256, 1;
+    /// W8 GEMM, 128 x 256 tiles, 192 KiB.
+    GEMM_W8_WIDE_I8 = "linear_gemm_w8_wide_i8", 256, 1;
+    /// Unsigned activations.
+    GEMM_W8_WIDE_U8 = "linear_gemm_w8_wide_u8", 256, 1;
+    /// W4 two-level GEMM, 128 x 128 tiles, 96 KiB.
+    GEMM_W4_I8 = "linear_gemm_w4_i8", 256, 1;
+    /// Unsigned activations.
+    GEMM_W4_U8 = "linear_gemm_w4_u8", 256, 1;
+    /// W4 group GEMM, 128 x 128 tiles, 96 KiB.
+    GEMM_W4_GROUP_I8 = "linear_gemm_w4_group_i8", 256, 1;
+    /// Unsigned activations.
+    GEMM_W4_GROUP_U8 = "linear_gemm_w4_group_u8", 256, 1;
+}
+
+/// Token rows a GEMM block computes.
+pub const GEMM_BLOCK_M: u32 = 128;
+/// Columns of k of a GEMM stage.
+pub const GEMM_STAGE_K: u32 = 128;
+
+/// Shared memory of a skinny linear of up to `tokens` rows: the ring of weights, of scales, and the partial sums.
+pub const fn skinny_smem_bytes(tokens: u32) -> u32 {
+    let weights = SKINNY_STAGES * SKINNY_THREADS * 16;
+    let scales = SKINNY_STAGES * SKINNY_WARPS * SKINNY_TILE_ROWS * 4;
+    weights + scales + 2 * SKINNY_WARPS * tokens * SKINNY_TILE_ROWS * 4
+}
+
+/// Shared memory of a GEMM.
+pub const fn gemm_smem_bytes(w4: bool, block_n: u32, stages: u32) -> u32 {
+    let weights = if w4 { GEMM_STAGE_K / 2 } else { GEMM_STAGE_K };
+    stages * (GEMM_BLOCK_M * GEMM_STAGE_K + block_n * weights)
+}

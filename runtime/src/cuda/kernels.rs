@@ -1,0 +1,162 @@
+//! The compiled kernels, loaded for the GPU at hand, and how they are launched.
+
+use super::driver::{Gpu, Module, Stream, describe, failed};
+use super::entry::{self, Entry};
+use crate::device::DeviceError;
+use bytemuck::Pod;
+use cudarc::driver::sys;
+use std::collections::HashMap;
+use std::mem::zeroed;
+
+/// Finds compiled kernels by target, for example `sm_90a` or `compute_80`.
+pub trait KernelImages {
+    /// A cubin, or PTX for `compute_80`.
+    fn image(&self, target: &str) -> Option<&[u8]>;
+}
+
+/// The PTX that any later GPU can run.
+const FALLBACK: &str = "compute_80";
+
+/// The cubin that runs on a GPU of this compute capability.
+fn target_of(capability: (u32, u32)) -> Option<&'static str> {
+    match capability {
+        (8, 9) => Some("sm_89"),
+        (8, _) => Some("sm_80"),
+        (9, 0) => Some("sm_90a"),
+        (10, 0) => Some("sm_100a"),
+        (12, _) => Some("sm_120"),
+        _ => None,
+    }
+}
+
+/// Grid and shared memory of a launch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grid {
+    pub(super) blocks: (u32, u32, u32),
+    pub(super) smem_bytes: u32,
+}
+
+impl Grid {
+    pub(super) fn new(x: usize, y: usize, z: usize) -> Grid {
+        Grid { blocks: (x as u32, y as u32, z as u32), smem_bytes: 0 }
+    }
+
+    pub(super) fn smem(self, bytes: usize) -> Grid {
+        Grid { smem_bytes: bytes as u32, ..self }
+    }
+}
+
+pub(super) struct Kernels {
+    functions: HashMap<&'static str, sys::CUfunction>,
+    _module: Module,
+    /// What was loaded, for people.
+    pub(super) target: String,
+    dependent_launch: bool,
+}
+
+impl Kernels {
+    pub(super) fn load(gpu: &Gpu, images: &dyn KernelImages) -> Result<Kernels, DeviceError> {
+        let (module, target) = load_module(gpu, images)?;
+        let mut functions = HashMap::new();
+        for entry in entry::ALL {
+            let function = module.function(&entry.symbol()).map_err(|_| DeviceError::Backend {
+                device: "CUDA".to_owned(),
+                message: format!("the compiled kernels lack {}", entry.symbol()),
+                help: "the artifact was written by another version of nemoc; compile the model again".to_owned(),
+            })?;
+            functions.insert(entry.name, function);
+            allow_shared_memory(gpu, function)?;
+        }
+        Ok(Kernels {
+            functions,
+            _module: module,
+            dependent_launch: gpu.capability.0 >= 9 && target != FALLBACK,
+            target,
+        })
+    }
+
+    /// Puts a kernel on the stream. `params` is the one argument of its entry point.
+    pub(super) fn launch<P: Pod>(
+        &self,
+        stream: &Stream,
+        entry: Entry,
+        grid: Grid,
+        params: &P,
+    ) -> Result<(), DeviceError> {
+        let (x, y, z) = grid.blocks;
+        if x == 0 || y == 0 || z == 0 {
+            return Ok(());
+        }
+        // SAFETY: the attribute is plain data, for which zeros are valid.
+        let mut attribute: sys::CUlaunchAttribute = unsafe { zeroed() };
+        attribute.id = sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+        attribute.value.programmaticStreamSerializationAllowed = 1;
+        let config = sys::CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: entry.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: grid.smem_bytes,
+            hStream: stream.handle,
+            attrs: &mut attribute,
+            numAttrs: u32::from(self.dependent_launch),
+        };
+        let mut arguments = [std::ptr::from_ref(params).cast_mut().cast()];
+        // SAFETY: the function takes one struct of this type (the entry table and the header come from the same
+        // declarations), which the driver copies during the call.
+        let launched = unsafe {
+            sys::cuLaunchKernelEx(&config, self.functions[entry.name], arguments.as_mut_ptr(), std::ptr::null_mut())
+        };
+        launched.result().map_err(failed(entry.name))
+    }
+}
+
+fn load_module(gpu: &Gpu, images: &dyn KernelImages) -> Result<(Module, String), DeviceError> {
+    let mut reasons = Vec::new();
+    for target in target_of(gpu.capability).into_iter().chain([FALLBACK]) {
+        let Some(image) = images.image(target) else {
+            reasons.push(format!("{target}: not in the artifact"));
+            continue;
+        };
+        match Module::load(image) {
+            Ok(module) => return Ok((module, target.to_owned())),
+            Err(error) => reasons.push(format!("{target}: {}", describe(error))),
+        }
+    }
+    let (major, minor) = gpu.capability;
+    Err(DeviceError::Backend {
+        device: "CUDA".to_owned(),
+        message: format!("no kernels for {} (sm_{major}{minor}): {}", gpu.name, reasons.join("; ")),
+        help: "compile the model with this GPU's `--target`, or update the NVIDIA driver".to_owned(),
+    })
+}
+
+fn allow_shared_memory(gpu: &Gpu, function: sys::CUfunction) -> Result<(), DeviceError> {
+    use sys::CUfunction_attribute_enum::{
+        CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES,
+    };
+    let mut fixed = 0;
+    // SAFETY: the function is of a loaded module, `fixed` may be written.
+    let got = unsafe { sys::cuFuncGetAttribute(&mut fixed, CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, function) };
+    got.result().map_err(failed("cuFuncGetAttribute"))?;
+    let most = gpu.smem_per_block as i32 - fixed;
+    // SAFETY: the function is of a loaded module.
+    let set = unsafe { sys::cuFuncSetAttribute(function, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, most) };
+    set.result().map_err(failed("cuFuncSetAttribute"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_ampere_and_later_gpu_finds_a_cubin_of_its_family_or_none() {
+        assert_eq!(target_of((8, 6)), Some("sm_80"));
+        assert_eq!(target_of((8, 9)), Some("sm_89"));
+        assert_eq!(target_of((9, 0)), Some("sm_90a"));
+        assert_eq!(target_of((12, 1)), Some("sm_120"));
+        assert_eq!(target_of((13, 0)), None);
+    }
+}

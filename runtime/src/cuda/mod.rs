@@ -1,0 +1,20 @@
+//! Runs plans on a CUDA GPU through the driver API.
+//!
+//! [`Device`] implements the same interface as the CPU's. The kernels come compiled with the artifact
+//! ([`KernelImages`]); [`entry`] and [`params`] are what both sides know of them.
+
+mod batch;
+mod buffers;
+mod device;
+mod driver;
+mod enqueue;
+pub mod entry;
+mod kernels;
+pub mod params;
+mod program;
+mod slots;
+mod tensors;
+mod weights;
+
+pub use device::{Device, LaunchTime, Options};
+pub use kernels::KernelImages;

@@ -1,0 +1,356 @@
+//! The plan, resolved: every launch with the addresses and sizes that its kernels take.
+
+use super::batch::Batch;
+use super::buffers::Buffers;
+use super::driver::{Gpu, Memory};
+use super::params::{
+    AddParams, AttentionParams, Conv1dParams, DequantizeParams, EMIT_FLOAT, EMIT_I8, EMIT_U8, EPILOGUE_ACCUMULATE,
+    EPILOGUE_ACCUMULATOR, EPILOGUE_RELU2, EPILOGUE_STORE, EmbedParams, Emit, GatedNormParams, MapParams, RmsNormParams,
+    SelectParams, SsmScanParams,
+};
+use super::slots::{Place, Slots};
+use super::tensors::Tensors;
+use super::weights::{self, LinearOp};
+use crate::device::DeviceError;
+use crate::plan::{
+    Activation, BufferId, ConvWeights, DType, Emit as PlanEmit, Epilogue, Kernel, Plan, Rows, SsmShape, SsmWeights,
+    StateId,
+};
+
+/// One launch of the plan. Numbers of rows are filled in when it is enqueued.
+pub(super) enum Op {
+    Embed(EmbedParams),
+    Select(SelectParams),
+    Add(AddParams, RowCount),
+    RmsNorm(RmsNormParams, RowCount),
+    Map(MapParams, RowCount),
+    Linear(Box<LinearOp>),
+    Dequantize(DequantizeParams, RowCount),
+    Conv1d(Conv1dParams),
+    SsmScan(SsmScanParams),
+    GatedRmsNorm(GatedNormParams),
+    Mixer(Box<MixerOp>),
+    Attention(Box<AttentionOp>),
+}
+
+/// Rows of a launch and elements of a row.
+#[derive(Clone, Copy)]
+pub(super) struct RowCount {
+    pub(super) rows: Rows,
+    pub(super) cols: usize,
+}
+
+pub(super) struct MixerOp {
+    pub(super) conv: Conv1dParams,
+    pub(super) scan: SsmScanParams,
+    pub(super) norm: GatedNormParams,
+}
+
+pub(super) struct AttentionOp {
+    pub(super) params: AttentionParams,
+    pub(super) dtype: DType,
+}
+
+/// Memory that the kernels of one launch hand to each other.
+pub(super) struct Scratch {
+    pub(super) convolved: Memory,
+    pub(super) scanned: Memory,
+    pub(super) part_acc: Memory,
+    pub(super) part_top: Memory,
+    pub(super) part_sum: Memory,
+}
+
+/// Parts of the context that attention is split into for this many rows.
+pub(super) fn attention_parts(gpu: &Gpu, rows: usize, kv_heads: usize) -> usize {
+    (2 * gpu.sm_count as usize / (rows * kv_heads)).clamp(1, 64)
+}
+
+impl Scratch {
+    pub(super) fn new(plan: &Plan, gpu: &Gpu, step_rows: usize) -> Result<Scratch, DeviceError> {
+        let (mut channels, mut inner, mut parts, mut part_values) = (0, 0, 0, 0);
+        for launch in &plan.launches {
+            match &launch.kernel {
+                Kernel::Mixer { conv, shape, .. } => {
+                    channels = channels.max(conv.channels);
+                    inner = inner.max(shape.heads * shape.head_dim);
+                }
+                Kernel::Attention { heads, kv_heads, head_dim, .. } => {
+                    // Rows times parts is at most this, whatever the rows.
+                    let most = (step_rows + 2 * gpu.sm_count as usize / kv_heads + 1) * heads;
+                    parts = parts.max(most);
+                    part_values = part_values.max(most * head_dim);
+                }
+                _ => {}
+            }
+        }
+        let floats = |count: usize, what: &str| Memory::allocate(count * 4, what);
+        Ok(Scratch {
+            convolved: floats(step_rows * channels, "convolved channels")?,
+            scanned: floats(step_rows * inner, "the output of scans")?,
+            part_acc: floats(part_values, "parts of attention")?,
+            part_top: floats(parts, "parts of attention")?,
+            part_sum: floats(parts, "parts of attention")?,
+        })
+    }
+}
+
+/// Everything that addresses come from.
+pub(super) struct Resolver<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) buffers: &'a Buffers,
+    pub(super) tensors: &'a Tensors,
+    pub(super) slots: &'a Slots,
+    pub(super) batch: &'a Batch,
+    pub(super) scratch: &'a Scratch,
+}
+
+impl Resolver<'_> {
+    pub(super) fn resolve(&self) -> Result<Vec<Op>, DeviceError> {
+        self.plan.launches.iter().map(|launch| self.op(&launch.kernel, &launch.origin)).collect()
+    }
+
+    fn op(&self, kernel: &Kernel, origin: &str) -> Result<Op, DeviceError> {
+        Ok(match kernel {
+            Kernel::Embed { table, out } => Op::Embed(EmbedParams {
+                tokens: self.batch.tokens(),
+                out: self.address(*out),
+                ..weights::embedding(table, self.tensors)
+            }),
+            Kernel::SelectOutputs { x, out } => Op::Select(SelectParams {
+                x: self.address(*x),
+                out: self.address(*out),
+                out_rows: self.batch.out_rows(),
+                n: self.plan.buffer(*x).cols as u32,
+                padding: 0,
+            }),
+            Kernel::Add { a, b, out } => {
+                let (a, b, sum) = (self.address(*a), self.address(*b), self.address(*out));
+                Op::Add(AddParams { a, b, out: sum, count: 0, padding: 0 }, self.rows(*out))
+            }
+            Kernel::RmsNorm { x, delta, weight, eps, emit } => {
+                let params = RmsNormParams {
+                    x: self.address(*x),
+                    delta: delta.map_or(0, |delta| self.address(delta)),
+                    weight: self.tensors.get_optional(weight.as_ref()),
+                    emit: self.emit(emit, self.plan.buffer(*x).cols),
+                    eps: *eps,
+                    padding: 0,
+                };
+                Op::RmsNorm(params, self.rows(*x))
+            }
+            Kernel::Map { x, relu2, emit } => {
+                let emit = self.emit(emit, self.plan.buffer(*x).cols);
+                let params = MapParams { x: self.address(*x), emit, relu2: u32::from(*relu2), padding: 0 };
+                Op::Map(params, self.rows(*x))
+            }
+            Kernel::Linear { x, in_features, segments } => {
+                Op::Linear(Box::new(weights::linear(self, *x, *in_features, segments)))
+            }
+            Kernel::Dequantize { acc, x_scale, weight_scale, relu2, out } => {
+                let params = DequantizeParams {
+                    acc: self.address(*acc),
+                    x_scale: self.address(*x_scale),
+                    weight_scale: self.tensors.get(weight_scale),
+                    out: self.address(*out),
+                    count: 0,
+                    n: self.plan.buffer(*out).cols as u32,
+                    relu2: u32::from(*relu2),
+                    padding: 0,
+                };
+                Op::Dequantize(params, self.rows(*out))
+            }
+            Kernel::Conv1d { x, weights, state, out } => {
+                Op::Conv1d(self.conv(self.address(*x), weights, *state, self.address(*out), origin)?)
+            }
+            Kernel::SsmScan { xbc, dt, weights, shape, state, out } => {
+                let (xbc, dt, out) = (self.address(*xbc), self.address(*dt), self.address(*out));
+                Op::SsmScan(self.scan(xbc, dt, weights, shape, *state, out, origin)?)
+            }
+            Kernel::GatedRmsNorm { x, z, weight, group_size, eps, emit } => {
+                let cols = self.plan.buffer(*x).cols;
+                let emit = self.emit(emit, cols);
+                Op::GatedRmsNorm(self.gated_norm(self.address(*x), *z, weight.as_ref(), *group_size, *eps, emit))
+            }
+            Kernel::Mixer {
+                z,
+                xbc,
+                dt,
+                conv,
+                ssm,
+                shape,
+                conv_state,
+                ssm_state,
+                norm_weight,
+                group_size,
+                eps,
+                emit,
+            } => {
+                let (convolved, scanned) = (self.scratch.convolved.address(), self.scratch.scanned.address());
+                let emit = self.emit(emit, shape.heads * shape.head_dim);
+                Op::Mixer(Box::new(MixerOp {
+                    conv: self.conv(self.address(*xbc), conv, *conv_state, convolved, origin)?,
+                    scan: self.scan(convolved, self.address(*dt), ssm, shape, *ssm_state, scanned, origin)?,
+                    norm: self.gated_norm(scanned, *z, norm_weight.as_ref(), *group_size, *eps, emit),
+                }))
+            }
+            Kernel::Attention { .. } => Op::Attention(Box::new(self.attention(kernel, origin)?)),
+        })
+    }
+
+    pub(super) fn address(&self, id: BufferId) -> u64 {
+        self.buffers.address(id)
+    }
+
+    pub(super) fn rows(&self, id: BufferId) -> RowCount {
+        let buffer = self.plan.buffer(id);
+        RowCount { rows: buffer.rows, cols: buffer.cols }
+    }
+
+    fn emit(&self, emit: &PlanEmit, n: usize) -> Emit {
+        let (data, out_scale, format) = match emit.to {
+            Activation::Float { data } => (data, 0, EMIT_FLOAT),
+            Activation::Quantized { data, scale } if self.plan.buffer(data).dtype == DType::U8 => {
+                (data, self.address(scale), EMIT_U8)
+            }
+            Activation::Quantized { data, scale } => (data, self.address(scale), EMIT_I8),
+        };
+        Emit {
+            out: self.address(data),
+            out_scale,
+            n: n as u32,
+            n_padded: self.plan.buffer(data).cols as u32,
+            hadamard_block: emit.hadamard_block.unwrap_or(0) as u32,
+            format,
+        }
+    }
+
+    fn fixed(&self, state: StateId, origin: &str) -> Result<u64, DeviceError> {
+        if self.plan.state(state).dtype != DType::F32 {
+            return Err(unsupported(origin, "windows and scan states are f32 on the GPU"));
+        }
+        match self.slots.place(state) {
+            Place::Fixed { offset, .. } => Ok(offset as u64),
+            Place::Cache { .. } => Err(unsupported(origin, "a cache is no window or scan state")),
+        }
+    }
+
+    fn conv(
+        &self,
+        x: u64,
+        weights: &ConvWeights,
+        state: StateId,
+        out: u64,
+        origin: &str,
+    ) -> Result<Conv1dParams, DeviceError> {
+        if weights.kernel > super::params::CONV_MAX_TAPS as usize || weights.kernel == 0 {
+            return Err(unsupported(origin, "convolutions have 1 to 8 taps on the GPU"));
+        }
+        Ok(Conv1dParams {
+            x,
+            weight: self.tensors.get(&weights.weight),
+            bias: self.tensors.get_optional(weights.bias.as_ref()),
+            out,
+            batch: self.batch.params(),
+            state_offset: self.fixed(state, origin)?,
+            channels: weights.channels as u32,
+            taps: weights.kernel as u32,
+        })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one plan kernel")]
+    fn scan(
+        &self,
+        xbc: u64,
+        dt: u64,
+        weights: &SsmWeights,
+        shape: &SsmShape,
+        state: StateId,
+        out: u64,
+        origin: &str,
+    ) -> Result<SsmScanParams, DeviceError> {
+        let aligned = (shape.heads * shape.head_dim).is_multiple_of(4);
+        if !shape.state_size.is_multiple_of(4) || shape.state_size > 256 || !aligned {
+            return Err(unsupported(origin, "state sizes are multiples of 4 up to 256 on the GPU"));
+        }
+        Ok(SsmScanParams {
+            xbc,
+            dt,
+            a_log: self.tensors.get(&weights.a_log),
+            d: self.tensors.get(&weights.d),
+            dt_bias: self.tensors.get(&weights.dt_bias),
+            out,
+            batch: self.batch.params(),
+            state_offset: self.fixed(state, origin)?,
+            heads: shape.heads as u32,
+            head_dim: shape.head_dim as u32,
+            groups: shape.groups as u32,
+            state_size: shape.state_size as u32,
+            dt_min: shape.dt_min,
+            dt_max: shape.dt_max.unwrap_or(f32::INFINITY),
+        })
+    }
+
+    fn gated_norm(
+        &self,
+        x: u64,
+        z: BufferId,
+        weight: Option<&String>,
+        group_size: usize,
+        eps: f32,
+        emit: Emit,
+    ) -> GatedNormParams {
+        let (z, weight) = (self.address(z), self.tensors.get_optional(weight));
+        GatedNormParams { x, z, weight, emit, group_size: group_size as u32, eps }
+    }
+
+    fn attention(&self, kernel: &Kernel, origin: &str) -> Result<AttentionOp, DeviceError> {
+        let Kernel::Attention { q, k, v, state, heads, kv_heads, head_dim, scale, emit } = kernel else {
+            unreachable!("called for attention only");
+        };
+        if head_dim % 8 != 0 || *head_dim > 256 {
+            return Err(unsupported(origin, "head_dim is a multiple of 8 up to 256 on the GPU"));
+        }
+        let dtype = self.plan.state(*state).dtype;
+        if !matches!(dtype, DType::F32 | DType::F16 | DType::Bf16) {
+            return Err(unsupported(origin, "caches are f32, f16 or bf16 on the GPU"));
+        }
+        let Place::Cache { offset, .. } = self.slots.place(*state) else {
+            return Err(unsupported(origin, "attention needs a cache"));
+        };
+        let params = AttentionParams {
+            q: self.address(*q),
+            k: self.address(*k),
+            v: self.address(*v),
+            part_acc: self.scratch.part_acc.address(),
+            part_top: self.scratch.part_top.address(),
+            part_sum: self.scratch.part_sum.address(),
+            batch: self.batch.params(),
+            emit: self.emit(emit, heads * head_dim),
+            cache_offset: offset as u64,
+            heads: *heads as u32,
+            kv_heads: *kv_heads as u32,
+            head_dim: *head_dim as u32,
+            parts: 1,
+            append: 0,
+            scale: *scale,
+        };
+        Ok(AttentionOp { params, dtype })
+    }
+}
+
+pub(super) fn epilogue(epilogue: Epilogue) -> u32 {
+    match epilogue {
+        Epilogue::Store => EPILOGUE_STORE,
+        Epilogue::Relu2 => EPILOGUE_RELU2,
+        Epilogue::Accumulate => EPILOGUE_ACCUMULATE,
+        Epilogue::Accumulator => EPILOGUE_ACCUMULATOR,
+    }
+}
+
+fn unsupported(origin: &str, problem: &str) -> DeviceError {
+    DeviceError::Backend {
+        device: "CUDA".to_owned(),
+        message: format!("{origin}: {problem}"),
+        help: "run this model on the CPU (`--device cpu`)".to_owned(),
+    }
+}

@@ -1,0 +1,139 @@
+//! The stored tensors, in GPU memory: one allocation, filled through page-locked memory.
+
+use super::driver::{Gpu, Memory, Pinned, Stream};
+use crate::device::DeviceError;
+use crate::plan::{Kernel, Plan, PlanError, WeightFormat};
+use crate::tensors::TensorStore;
+use rayon::prelude::*;
+use std::collections::HashMap;
+
+const ALIGN: usize = 256;
+/// Bytes of each of the two staging buffers.
+const STAGING: usize = 32 << 20;
+/// What one thread copies at a time.
+const SLICE: usize = 1 << 20;
+
+pub(super) struct Tensors {
+    addresses: HashMap<String, u64>,
+    memory: Memory,
+}
+
+impl Tensors {
+    /// Uploads every tensor that the plan names.
+    pub(super) fn upload(
+        plan: &Plan,
+        store: &dyn TensorStore,
+        gpu: &Gpu,
+        stream: &Stream,
+    ) -> Result<Tensors, DeviceError> {
+        let mut views = Vec::new();
+        let mut offsets = HashMap::new();
+        let mut total = 0;
+        for (origin, name) in names(plan) {
+            if offsets.contains_key(&name) {
+                continue;
+            }
+            let missing = || PlanError::MissingTensor { at: origin.to_owned(), tensor: name.clone() };
+            let view = store.tensor(&name).ok_or_else(missing)?;
+            offsets.insert(name, total);
+            views.push((total, view.bytes));
+            total += view.bytes.len().next_multiple_of(ALIGN);
+        }
+        check_room(gpu, total)?;
+        let memory = Memory::allocate(total, "the weights")?;
+        copy_all(&views, memory.address(), stream)?;
+        let addresses = offsets.into_iter().map(|(name, offset)| (name, memory.address() + offset as u64)).collect();
+        Ok(Tensors { addresses, memory })
+    }
+
+    /// The address of a tensor that the plan names.
+    pub(super) fn get(&self, name: &str) -> u64 {
+        self.addresses[name]
+    }
+
+    /// 0 for none.
+    pub(super) fn get_optional(&self, name: Option<&String>) -> u64 {
+        name.map_or(0, |name| self.get(name))
+    }
+
+    pub(super) fn address(&self) -> u64 {
+        self.memory.address()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.memory.bytes()
+    }
+}
+
+fn check_room(gpu: &Gpu, needed: usize) -> Result<(), DeviceError> {
+    let (free, total) = gpu.memory()?;
+    if needed as u64 <= free {
+        return Ok(());
+    }
+    Err(DeviceError::Backend {
+        device: gpu.name.clone(),
+        message: format!("the weights take {needed} bytes, {free} of its {total} bytes are free"),
+        help: "end other programs that use the GPU, or compile the model with fewer bits (phase 3 or 2)".to_owned(),
+    })
+}
+
+/// Fills one staging buffer while the other is on its way.
+fn copy_all(views: &[(usize, &[u8])], base: u64, stream: &Stream) -> Result<(), DeviceError> {
+    let mut buffers = [Pinned::allocate(STAGING)?, Pinned::allocate(STAGING)?];
+    let streams = [Stream::new()?, Stream::new()?];
+    let mut turn = 0;
+    for (offset, bytes) in views {
+        for (index, part) in bytes.chunks(STAGING).enumerate() {
+            streams[turn].synchronize()?;
+            let staging = &mut buffers[turn].as_mut_slice()[..part.len()];
+            staging.par_chunks_mut(SLICE).zip(part.par_chunks(SLICE)).for_each(|(to, from)| to.copy_from_slice(from));
+            streams[turn].upload(base + (offset + index * STAGING) as u64, staging)?;
+            turn = 1 - turn;
+        }
+    }
+    streams.iter().try_for_each(Stream::synchronize)?;
+    stream.synchronize()
+}
+
+/// Every tensor of the plan with the launch that needs it.
+fn names(plan: &Plan) -> Vec<(&str, String)> {
+    let mut all = Vec::new();
+    for launch in &plan.launches {
+        let mut add = |name: &str| all.push((launch.origin.as_str(), name.to_owned()));
+        match &launch.kernel {
+            Kernel::Embed { table, .. } => stored(&table.weight, table.format).iter().for_each(|name| add(name)),
+            Kernel::Linear { segments, .. } => {
+                segments.iter().flat_map(|s| stored(&s.weight, s.format)).for_each(|name| add(&name));
+            }
+            Kernel::RmsNorm { weight, .. } | Kernel::GatedRmsNorm { weight, .. } => {
+                weight.iter().for_each(|name| add(name));
+            }
+            Kernel::Dequantize { weight_scale, .. } => add(weight_scale),
+            Kernel::Conv1d { weights, .. } => {
+                add(&weights.weight);
+                weights.bias.iter().for_each(|name| add(name));
+            }
+            Kernel::SsmScan { weights, .. } => {
+                [&weights.a_log, &weights.d, &weights.dt_bias].into_iter().for_each(|name| add(name));
+            }
+            Kernel::Mixer { conv, ssm, norm_weight, .. } => {
+                let of_ssm = [&ssm.a_log, &ssm.d, &ssm.dt_bias];
+                let optional = conv.bias.iter().chain(norm_weight);
+                [&conv.weight].into_iter().chain(of_ssm).chain(optional).for_each(|name| add(name));
+            }
+            Kernel::SelectOutputs { .. } | Kernel::Add { .. } | Kernel::Map { .. } | Kernel::Attention { .. } => {}
+        }
+    }
+    all
+}
+
+/// Names of the tensors of one weight.
+fn stored(weight: &str, format: WeightFormat) -> Vec<String> {
+    let parts: &[&str] = match format {
+        WeightFormat::Float { .. } => &["weight"],
+        WeightFormat::W8 => &["weight", "scale"],
+        WeightFormat::W4TwoLevel { .. } => &["weight", "group_scale", "scale"],
+        WeightFormat::W4Group { .. } => &["weight", "group_scale"],
+    };
+    parts.iter().map(|part| format!("{weight}.{part}")).collect()
+}

@@ -1,0 +1,221 @@
+//! Compares two devices launch by launch, each launch on the same inputs.
+
+use crate::device::{DeviceError, LaunchByLaunch, SequenceChunk};
+use crate::plan::{Buffer, BufferId, DType, Kernel, StateId, StateKind};
+
+/// How far two devices are apart after one launch, over all buffers and fixed states.
+#[derive(Clone, Debug)]
+pub struct LaunchDifference {
+    /// Index of the launch.
+    pub launch: usize,
+    /// Name of its kernel.
+    pub kernel: &'static str,
+    /// Where it comes from.
+    pub origin: String,
+    /// Largest difference of i32 values: 0, or the device is wrong.
+    pub accumulators: u64,
+    /// Largest difference of 8-bit values. 1 where a float lies between two integers.
+    pub quantized: u64,
+    /// Share of 8-bit values that differ.
+    pub quantized_share: f64,
+    /// Largest difference of f32 values over the largest value of the same buffer or state. NaN never passes.
+    pub relative: f64,
+}
+
+impl LaunchDifference {
+    /// Integers equal, 8-bit values at most one apart in at most this share, floats within this bound.
+    pub fn passes(&self, quantized_share: f64, relative: f64) -> bool {
+        self.accumulators == 0
+            && self.quantized <= 1
+            && self.quantized_share <= quantized_share
+            && self.relative <= relative
+    }
+}
+
+/// Name of a kernel as the plan spells it.
+pub fn kernel_name(kernel: &Kernel) -> &'static str {
+    match kernel {
+        Kernel::Embed { .. } => "embed",
+        Kernel::SelectOutputs { .. } => "select_outputs",
+        Kernel::Add { .. } => "add",
+        Kernel::RmsNorm { .. } => "rms_norm",
+        Kernel::Map { .. } => "map",
+        Kernel::Linear { .. } => "linear",
+        Kernel::Dequantize { .. } => "dequantize",
+        Kernel::Conv1d { .. } => "conv1d",
+        Kernel::SsmScan { .. } => "ssm_scan",
+        Kernel::GatedRmsNorm { .. } => "gated_rms_norm",
+        Kernel::Mixer { .. } => "mixer",
+        Kernel::Attention { .. } => "attention",
+    }
+}
+
+/// Runs one step on both devices. Before every launch the device gets the buffers and states of the reference.
+///
+/// The slots of the batch must have taken the same tokens on both.
+pub fn verify_step(
+    reference: &mut dyn LaunchByLaunch,
+    device: &mut dyn LaunchByLaunch,
+    batch: &[SequenceChunk<'_>],
+) -> Result<Vec<LaunchDifference>, DeviceError> {
+    reference.begin(batch)?;
+    device.begin(batch)?;
+    let plan = reference.plan().clone();
+    let mut differences = Vec::with_capacity(plan.launches.len());
+    for (index, launch) in plan.launches.iter().enumerate() {
+        for id in buffer_ids(&plan.buffers) {
+            let bytes = reference.read_buffer(id)?.into_owned();
+            device.write_buffer(id, &bytes)?;
+        }
+        reference.run_launch(index)?;
+        device.run_launch(index)?;
+        let mut difference = LaunchDifference {
+            launch: index,
+            kernel: kernel_name(&launch.kernel),
+            origin: launch.origin.clone(),
+            accumulators: 0,
+            quantized: 0,
+            quantized_share: 0.0,
+            relative: 0.0,
+        };
+        for (id, buffer) in buffer_ids(&plan.buffers).zip(&plan.buffers) {
+            let (expected, found) = (reference.read_buffer(id)?, device.read_buffer(id)?);
+            difference.take(buffer.dtype, &expected, &found);
+        }
+        for id in state_ids(&launch.kernel) {
+            compare_state(reference, device, batch, id, &mut difference)?;
+        }
+        differences.push(difference);
+    }
+    reference.finish()?;
+    device.finish()?;
+    Ok(differences)
+}
+
+fn compare_state(
+    reference: &dyn LaunchByLaunch,
+    device: &mut dyn LaunchByLaunch,
+    batch: &[SequenceChunk<'_>],
+    id: StateId,
+    difference: &mut LaunchDifference,
+) -> Result<(), DeviceError> {
+    let state = reference.plan().state(id).clone();
+    if state.kind == StateKind::Kv {
+        // Tokens of this step count when it is finished: later steps show what was appended.
+        return Ok(());
+    }
+    for chunk in batch {
+        let expected = reference.read_state(chunk.slot, id)?.into_owned();
+        difference.take(state.dtype, &expected, &device.read_state(chunk.slot, id)?);
+        device.write_state(chunk.slot, id, &expected)?;
+    }
+    Ok(())
+}
+
+fn buffer_ids(buffers: &[Buffer]) -> impl Iterator<Item = BufferId> {
+    (0..buffers.len() as u32).map(BufferId)
+}
+
+fn state_ids(kernel: &Kernel) -> Vec<StateId> {
+    match kernel {
+        Kernel::Conv1d { state, .. } | Kernel::SsmScan { state, .. } | Kernel::Attention { state, .. } => vec![*state],
+        Kernel::Mixer { conv_state, ssm_state, .. } => vec![*conv_state, *ssm_state],
+        _ => Vec::new(),
+    }
+}
+
+impl LaunchDifference {
+    fn take(&mut self, dtype: DType, expected: &[u8], found: &[u8]) {
+        match dtype {
+            DType::F32 => {
+                let relative = relative_difference(&floats(expected), &floats(found));
+                // `max` would drop a NaN.
+                self.relative = if relative > self.relative || relative.is_nan() { relative } else { self.relative };
+            }
+            DType::I32 => {
+                let pairs = words(expected).zip(words(found));
+                let largest = pairs.map(|(a, b)| (i64::from(a as i32) - i64::from(b as i32)).unsigned_abs()).max();
+                self.accumulators = self.accumulators.max(largest.unwrap_or(0));
+            }
+            DType::I8 => self.take_bytes(expected, found, |byte| i32::from(byte as i8)),
+            DType::U8 => self.take_bytes(expected, found, i32::from),
+            DType::F16 | DType::Bf16 => {}
+        }
+    }
+
+    fn take_bytes(&mut self, expected: &[u8], found: &[u8], value: impl Fn(u8) -> i32) {
+        let differences = expected.iter().zip(found).map(|(a, b)| u64::from(value(*a).abs_diff(value(*b))));
+        let (mut largest, mut count) = (0, 0u64);
+        for difference in differences.filter(|difference| *difference > 0) {
+            largest = largest.max(difference);
+            count += 1;
+        }
+        self.quantized = self.quantized.max(largest);
+        self.quantized_share = self.quantized_share.max(count as f64 / expected.len().max(1) as f64);
+    }
+}
+
+fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
+    bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word))
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    words(bytes).map(f32::from_bits).collect()
+}
+
+fn relative_difference(expected: &[f32], found: &[f32]) -> f64 {
+    let largest = expected.iter().fold(0.0f64, |most, value| most.max(f64::from(value.abs())));
+    let mut difference = 0.0f64;
+    for (a, b) in expected.iter().zip(found) {
+        if a.to_bits() == b.to_bits() {
+            continue;
+        }
+        let apart = (f64::from(*a) - f64::from(*b)).abs();
+        if apart.is_nan() {
+            return f64::NAN;
+        }
+        difference = difference.max(apart);
+    }
+    if difference == 0.0 { 0.0 } else { difference / largest.max(f64::MIN_POSITIVE) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu;
+    use crate::device::{Device, Outputs, SlotId};
+    use crate::plan::WeightFormat;
+    use crate::synthetic::{Layout, Shape, model};
+
+    #[test]
+    fn a_device_agrees_with_itself_to_the_bit() {
+        let (plan, store) = model(&Shape::tiny(), &Layout::of(WeightFormat::W8), 1);
+        let options = cpu::Options { threads: Some(1), ..Default::default() };
+        let mut devices = [(); 2].map(|()| cpu::Device::new(&plan, &store, &options).unwrap());
+        devices.iter_mut().for_each(|device| assert_eq!(device.create_slot().unwrap(), SlotId(0)));
+        let [reference, device] = &mut devices;
+        let batch = [SequenceChunk { slot: SlotId(0), tokens: &[1, 2, 3], outputs: Outputs::Last }];
+        let differences = verify_step(reference, device, &batch).unwrap();
+        assert_eq!(differences.len(), plan.launches.len());
+        assert!(differences.iter().all(|difference| difference.passes(0.0, 0.0)), "{differences:?}");
+    }
+
+    #[test]
+    fn differences_are_seen_in_every_type() {
+        let mut difference = LaunchDifference {
+            launch: 0,
+            kernel: "add",
+            origin: String::new(),
+            accumulators: 0,
+            quantized: 0,
+            quantized_share: 0.0,
+            relative: 0.0,
+        };
+        difference.take(DType::I32, &5i32.to_le_bytes(), &(-2i32).to_le_bytes());
+        difference.take(DType::I8, &[0xff, 0], &[1, 0]);
+        difference.take(DType::F32, &2.0f32.to_le_bytes(), &1.0f32.to_le_bytes());
+        assert_eq!((difference.accumulators, difference.quantized, difference.relative), (7, 2, 0.5));
+        difference.take(DType::F32, &2.0f32.to_le_bytes(), &f32::NAN.to_le_bytes());
+        assert!(difference.relative.is_nan() && !difference.passes(1.0, 1.0));
+    }
+}
