@@ -1,7 +1,7 @@
 # Two commands matter: `make demo` and `make test`. Both set the machine up first, see .ci/setup.
 
 .DELETE_ON_ERROR:
-.PHONY: all setup build demo test bench fuzz clean
+.PHONY: all setup build demo test bless bench fuzz clean
 
 NEMOC := target/release/nemoc
 DEMO := build/demo
@@ -30,6 +30,10 @@ test: setup
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo test --workspace --locked
+
+## Accepts what the snapshots and generated docs would be; read `git diff` afterwards.
+bless: setup
+	INSTA_UPDATE=always cargo test --workspace --locked
 
 bench: setup
 	cargo bench --workspace --locked

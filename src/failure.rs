@@ -4,12 +4,15 @@ use anstyle::{AnsiColor, Style};
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Why a command did not finish.
 #[derive(Debug)]
 pub enum Failure {
     /// For people: what is wrong, then lines `  --> place` and `help: what to do`.
     Message(String),
+    /// The command line asks for something impossible: exit code 2.
+    Usage(String),
     /// The reader of the output went away (`| head`): nothing to say, nobody to say it to.
     OutputClosed,
 }
@@ -32,6 +35,10 @@ impl Failure {
     pub fn report(&self) -> ExitCode {
         match self {
             Failure::OutputClosed => ExitCode::SUCCESS,
+            Failure::Usage(text) => {
+                complain(text);
+                ExitCode::from(2)
+            }
             Failure::Message(text) => {
                 complain(text);
                 ExitCode::FAILURE
@@ -49,8 +56,21 @@ impl<E: Error + 'static> From<E> for Failure {
     }
 }
 
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Runs something that catches panics itself and reports them as errors.
+pub fn quiet_panics<T>(action: impl FnOnce() -> T) -> T {
+    QUIET.store(true, Ordering::Relaxed);
+    let result = action();
+    QUIET.store(false, Ordering::Relaxed);
+    result
+}
+
 /// A panic is a bug of the compiler: says so, in place of Rust's own message.
 pub fn report_bug(info: &std::panic::PanicHookInfo<'_>) {
+    if QUIET.load(Ordering::Relaxed) {
+        return;
+    }
     let place = info.location().map_or_else(String::new, |at| format!("\n  --> {at}"));
     let what = info.payload_as_str().unwrap_or("no message");
     let what = what.strip_prefix("bug: ").unwrap_or(what);

@@ -3,10 +3,12 @@
 mod linears;
 mod plan;
 
-use crate::failure::{Failure, Outcome};
-use crate::table::{bytes, count, table};
+use crate::device;
+use crate::failure::Outcome;
+use crate::table::{bytes, count};
 use linears::Linear;
-use runtime::artifact::{Artifact, Verify};
+pub use plan::memory;
+use runtime::artifact::Artifact;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -27,8 +29,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> Outcome {
-    let artifact = Artifact::open(&arguments.artifact, Verify::Full)
-        .map_err(|error| Failure::at(arguments.artifact.display(), error))?;
+    let artifact = device::open(&arguments.artifact)?;
     let text = match (arguments.json, arguments.plan) {
         (true, _) => serde_json::to_string_pretty(&as_json(&artifact, arguments.plan))? + "\n",
         (false, true) => plan::launches(artifact.plan()),
@@ -65,19 +66,20 @@ fn summary(artifact: &Artifact) -> String {
     let plan = artifact.plan();
     let (model, provenance) = (&plan.model, artifact.provenance());
     let linears = linears::of(artifact);
-    let mut facts = table(&["", ""]);
-    facts.set_header(Vec::<&str>::new());
-    facts.add_row(["model", &format!("{}, {} parameters", model.name, count(model.parameters))]);
-    facts.add_row(["layers", &model.layer_pattern]);
-    facts.add_row(["phase", &model.phase]);
-    facts.add_row(["file", &sizes(artifact, &linears)]);
-    facts.add_row(["source", &format!("{} ({})", provenance.source, provenance.source_digest)]);
-    facts.add_row(["nemoc", &provenance.nemoc_version]);
-    facts.add_row(["passes", &provenance.passes.join(", ")]);
-    facts.add_row(["tokenizer", if artifact.tokenizer().is_some() { "yes" } else { "no" }]);
-    facts.add_row(["memory", &plan::memory(plan)]);
-    facts.add_row(["launches", &format!("{} a step", plan.launches.len())]);
-    format!("{facts}\n\n{}\n", linears::draw(&linears))
+    let facts = [
+        ("model", format!("{}, {} parameters", model.name, count(model.parameters))),
+        ("layers", model.layer_pattern.clone()),
+        ("phase", model.phase.clone()),
+        ("file", sizes(artifact, &linears)),
+        ("source", format!("{} ({})", provenance.source, provenance.source_digest)),
+        ("nemoc", provenance.nemoc_version.clone()),
+        ("passes", provenance.passes.join(", ")),
+        ("tokenizer", if artifact.tokenizer().is_some() { "yes" } else { "no" }.to_owned()),
+        ("launches", format!("{} a step", plan.launches.len())),
+        ("memory", memory(plan)),
+    ];
+    let facts: String = facts.iter().map(|(name, fact)| format!("{name:10} {fact}\n")).collect();
+    format!("{facts}\n{}\n", linears::draw(&linears))
 }
 
 fn sizes(artifact: &Artifact, linears: &[Linear]) -> String {

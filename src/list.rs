@@ -15,16 +15,25 @@ pub struct Arguments {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum What {
+    /// The passes, in the order of the pipeline.
+    Passes,
     /// The ops of the nemo dialect.
     Ops,
 }
 
 pub fn run(arguments: &Arguments) -> Outcome {
     let text = match arguments.what {
+        What::Passes => passes(),
         What::Ops => ops(),
     };
     anstream::stdout().write_all(text.as_bytes())?;
     Ok(())
+}
+
+fn passes() -> String {
+    let width = passes::PASSES.iter().map(|pass| pass.name.len()).max().unwrap_or(0);
+    let line = |pass: &passes::PassSpec| format!("{:width$}  {}\n", pass.name, pass.summary);
+    passes::PASSES.iter().map(line).collect()
 }
 
 fn ops() -> String {

@@ -1,11 +1,19 @@
 //! The command line: parses arguments, shows progress, prints results. One file per subcommand, no logic of its own.
 
 mod analyze;
+mod compile;
+mod device;
+mod eval;
 mod failure;
 mod inspect;
 mod interrupt;
 mod list;
+mod logits;
+mod opt;
+mod pipeline;
 mod progress;
+mod recipe;
+mod run;
 mod synth;
 mod table;
 
@@ -25,7 +33,12 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Analyze(analyze::Arguments),
+    Compile(compile::Arguments),
+    Opt(opt::Arguments),
     Inspect(inspect::Arguments),
+    Run(run::Arguments),
+    Logits(logits::Arguments),
+    Eval(eval::Arguments),
     Synth(synth::Arguments),
     List(list::Arguments),
 }
@@ -42,7 +55,12 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> Outcome {
     match command {
         Command::Analyze(arguments) => analyze::run(&arguments),
+        Command::Compile(arguments) => compile::run(&arguments),
+        Command::Opt(arguments) => opt::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Logits(arguments) => logits::run(&arguments),
+        Command::Eval(arguments) => eval::run(&arguments),
         Command::Synth(arguments) => synth::run(&arguments),
         Command::List(arguments) => list::run(&arguments),
     }

@@ -1,11 +1,12 @@
 //! Tables and numbers for people.
 
-use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, TableComponent, presets};
 
 /// An empty table with a header; columns whose title ends in `>` are aligned to the right.
 pub fn table(titles: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_style(TableComponent::HeaderLines, '─').set_style(TableComponent::MiddleHeaderIntersections, '─');
     table.set_header(titles.iter().map(|title| Cell::new(title.trim_end_matches('>')).add_attribute(Attribute::Bold)));
     for (index, title) in titles.iter().enumerate() {
         if title.ends_with('>')

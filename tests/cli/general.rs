@@ -49,3 +49,10 @@ fn lists_every_op_of_the_table() {
     }
     assert_eq!(listed.lines().count(), ir::ops::TABLE.len());
 }
+
+#[test]
+fn lists_every_pass_of_the_table() {
+    let listed = stdout(&["list", "passes"]);
+    let names: Vec<&str> = listed.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(names, passes::PASSES.iter().map(|pass| pass.name).collect::<Vec<_>>());
+}

@@ -99,6 +99,10 @@ impl GenerateArgs {
         out: &mut dyn Write,
     ) -> Result<Summary, GenerateError> {
         let text = self.prompt_text()?;
+        if text.is_empty() {
+            // A BOS that the tokenizer adds would make it legal; more likely a variable was not set.
+            return Err(GenerateError::EmptyPrompt);
+        }
         let prompt = tokenizer.encode(&text)?;
         let stop_tokens = if self.ignore_eos { Vec::new() } else { device.plan().model.eos_token_ids.clone() };
         let request = Request {

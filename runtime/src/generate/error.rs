@@ -27,7 +27,7 @@ pub enum GenerateError {
     },
 
     /// A prompt without tokens.
-    #[error("the prompt is empty: it has no tokens, and the tokenizer adds none\nhelp: give at least one word")]
+    #[error("the prompt is empty\nhelp: give at least one word")]
     EmptyPrompt,
 
     /// A sampling parameter out of its range.

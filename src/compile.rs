@@ -1,0 +1,140 @@
+//! `nemoc compile`: from a checkpoint to an artifact. This file is the way through the whole compiler.
+
+mod files;
+mod report;
+
+use crate::analyze::warn_of_unknown_tensors;
+use crate::failure::{Failure, Outcome};
+use crate::interrupt::on_interrupt;
+use crate::pipeline::PipelineArguments;
+use crate::progress::byte_bar;
+use crate::recipe::RecipeArguments;
+use codegen::plan::{Compiled, plan_of};
+use codegen::weights::{Contents, ExtraTensor, Summary, layout, materialize};
+use frontend::Checkpoint;
+use ir::manager::{PassStatus, Report};
+use passes::Recipe;
+use runtime::artifact::{Metadata, Provenance};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Compile a checkpoint into one artifact.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Folder of a Hugging Face checkpoint; with --plan-only its config.json is enough.
+    checkpoint: PathBuf,
+    /// The artifact. It appears under its name when it is complete, and not before.
+    #[arg(short, long, value_name = "M.nemo", required_unless_present = "plan_only")]
+    output: Option<PathBuf>,
+    /// Stop before weights are read: print planned sizes and timings.
+    #[arg(long)]
+    plan_only: bool,
+    #[command(flatten)]
+    recipe: RecipeArguments,
+    #[command(flatten)]
+    pipeline: PipelineArguments,
+}
+
+pub fn run(arguments: &Arguments) -> Outcome {
+    if !arguments.recipe.is_given() {
+        return Err(Failure::Usage("say how to quantize: --phase 0, 1, 2 or 3, or --recipe R.toml".to_owned()));
+    }
+    let started = Instant::now();
+    let checkpoint = Checkpoint::open(&arguments.checkpoint)?;
+    warn_of_unknown_tensors(&checkpoint);
+    let planned = plan(arguments, &checkpoint)?;
+    let contents = planned.contents();
+    let planning = started.elapsed();
+    let mut out = anstream::stdout();
+    out.write_all(report::plan(&checkpoint, &planned, planning).as_bytes())?;
+    let Some(output) = &arguments.output else {
+        out.write_all(report::planned_sizes(&contents, layout(&contents)?.file_bytes()).as_bytes())?;
+        return Ok(());
+    };
+    if arguments.plan_only {
+        out.write_all(report::planned_sizes(&contents, layout(&contents)?.file_bytes()).as_bytes())?;
+        return Ok(());
+    }
+    checkpoint.require_weights()?;
+    files::refuse_to_overwrite(&checkpoint, output)?;
+    let (summary, elapsed) = write(&contents, &checkpoint, output)?;
+    out.write_all(report::written(&checkpoint, &summary, elapsed).as_bytes())?;
+    Ok(())
+}
+
+/// Everything that is known before weights are read.
+pub struct Planned {
+    compiled: Compiled,
+    extra: Vec<ExtraTensor>,
+    metadata: Metadata,
+    passes: Report,
+}
+
+impl Planned {
+    fn contents(&self) -> Contents<'_> {
+        Contents {
+            weights: &self.compiled.weights,
+            parameters: &self.compiled.parameters,
+            extra: &self.extra,
+            metadata: &self.metadata,
+        }
+    }
+}
+
+fn plan(arguments: &Arguments, checkpoint: &Checkpoint) -> Result<Planned, Failure> {
+    let options = arguments.recipe.options()?;
+    let context = ir::irdl::context();
+    let module = frontend::import::import(&context, checkpoint)?;
+    let (module, report) = arguments.pipeline.run(&context, module, passes::pipeline(&options), "import")?;
+    if arguments.pipeline.stops_early() {
+        return Err(Failure::Message(
+            "--bisect leaves a module that cannot become an artifact\nhelp: look at it with --dump-ir DIR, or raise the \
+             number until the whole pipeline runs"
+                .to_owned(),
+        ));
+    }
+    let compiled = plan_of(&module)?;
+    let metadata = Metadata {
+        plan: compiled.plan.clone(),
+        recipe: toml::to_string(&options.recipe())?,
+        provenance: provenance(checkpoint, &options.recipe(), &report),
+        extra: BTreeMap::new(),
+    };
+    Ok(Planned { compiled, extra: files::companions(checkpoint)?, metadata, passes: report })
+}
+
+fn provenance(checkpoint: &Checkpoint, recipe: &Recipe, report: &Report) -> Provenance {
+    let ran = report.passes.iter().filter(|run| run.status != PassStatus::Skipped);
+    let rotation = |name: &str| match (&recipe.rotation.kind, name) {
+        (Some(kind), "insert-rotations") => format!(" (kind {kind:?}, seed {})", recipe.rotation.seed).to_lowercase(),
+        _ => String::new(),
+    };
+    Provenance {
+        nemoc_version: env!("CARGO_PKG_VERSION").to_owned(),
+        source: checkpoint.config().name.clone(),
+        source_digest: format!("xxh3:{}", checkpoint.digest()),
+        passes: ran.map(|run| format!("{}{}", run.name, rotation(run.name))).collect(),
+        parameters: checkpoint.parameters(),
+        calibration: None,
+    }
+}
+
+fn write(
+    contents: &Contents<'_>,
+    checkpoint: &Checkpoint,
+    output: &std::path::Path,
+) -> Result<(Summary, Duration), Failure> {
+    let leftovers = files::Leftovers::before(output);
+    on_interrupt(move || leftovers.remove());
+    let bar = byte_bar("weights");
+    let started = Instant::now();
+    let summary = materialize(contents, checkpoint, output, &|done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    })
+    .map_err(|error| Failure::at(checkpoint.path().display(), error))?;
+    bar.finish_and_clear();
+    Ok((summary, started.elapsed()))
+}

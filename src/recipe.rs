@@ -1,0 +1,77 @@
+//! What the user decides about quantization: `compile` and `opt` share it.
+
+use crate::failure::Failure;
+use clap::ValueEnum;
+use clap::builder::PossibleValuesParser;
+use ir::weights::RotationKind;
+use passes::cost::{TARGETS, Target};
+use passes::{Phase, PipelineOptions, Recipe};
+use std::path::PathBuf;
+
+/// Phase, recipe, rotations.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Quantization")]
+pub struct RecipeArguments {
+    /// 0 reference, 1 conservative (W8A8), 2 aggressive (W4A8), 3 mixed (W4A8 in Mamba-2, W8A8 elsewhere).
+    #[arg(long, value_name = "N")]
+    phase: Option<Phase>,
+    /// A TOML recipe: a phase, exceptions by name, rotations. Other options win over it.
+    #[arg(long, value_name = "R.toml")]
+    recipe: Option<PathBuf>,
+    /// Rotations of activations and weights, so that outliers spread.
+    #[arg(long, value_enum)]
+    rotations: Option<Rotations>,
+    /// Of everything random in rotations.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The GPU whose bandwidth and arithmetic decide between fusions. The artifact runs everywhere.
+    #[arg(long, value_name = "GPU", default_value = TARGETS[0].name, value_parser = target_names())]
+    target: String,
+}
+
+fn target_names() -> PossibleValuesParser {
+    TARGETS.iter().map(|target| target.name).collect::<Vec<_>>().into()
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Rotations {
+    /// No rotations.
+    None,
+    /// Sylvester-Hadamard matrices.
+    Hadamard,
+    /// Hadamard matrices with random signs.
+    RandomHadamard,
+}
+
+impl RecipeArguments {
+    /// What the passes need to know.
+    pub fn options(&self) -> Result<PipelineOptions, Failure> {
+        let mut recipe = match &self.recipe {
+            Some(path) => Some(read(path)?),
+            None => None,
+        };
+        if let (Some(Rotations::None), Some(recipe)) = (self.rotations, &mut recipe) {
+            recipe.rotation.kind = None;
+        }
+        let rotations = match self.rotations {
+            None | Some(Rotations::None) => None,
+            Some(Rotations::Hadamard) => Some(RotationKind::Hadamard),
+            Some(Rotations::RandomHadamard) => Some(RotationKind::RandomHadamard),
+        };
+        let target = *Target::find(&self.target).unwrap_or(&TARGETS[0]);
+        Ok(PipelineOptions { phase: self.phase, recipe, rotations, seed: self.seed, target })
+    }
+
+    /// Whether the user said how to quantize.
+    pub fn is_given(&self) -> bool {
+        self.phase.is_some() || self.recipe.is_some()
+    }
+}
+
+fn read(path: &PathBuf) -> Result<Recipe, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::at(path.display(), format!("cannot read the recipe: {error}\nhelp: it is a TOML file"))
+    })?;
+    Recipe::parse(&text, &path.display().to_string())
+        .map_err(|error| Failure::Message(format!("{error}\nhelp: {}", error.help())))
+}
