@@ -29,3 +29,8 @@ fn lists_the_passes_of_the_table() {
     }
     check("passes.md", &page);
 }
+
+#[test]
+fn describes_the_ops_of_the_table() {
+    check("ops.md", &ir::reference::page());
+}

@@ -11,13 +11,31 @@ use melior::{
 };
 use std::fmt::Write;
 
-/// The parameters of each type: `size` any integer, `storage` one of the storages, `text` any string.
-const TYPES: [(&str, &[(&str, &str)]); 6] = [
-    ("tokens", &[]),
-    ("act", &[("cols", "size"), ("storage", "storage"), ("granularity", "text"), ("basis", "text")]),
-    (
-        "matrix",
-        &[
+/// A type of the dialect.
+#[derive(Clone, Copy, Debug)]
+pub struct TypeSpec {
+    /// The mnemonic, without `!nemo.`.
+    pub mnemonic: &'static str,
+    /// What a value of it is.
+    pub doc: &'static str,
+    /// Names and kinds of its parameters: `size` any integer, `storage` one of the storages, `text` any string. What
+    /// the integers and strings may be is rule 5 of [`crate::verify`].
+    pub parameters: &'static [(&'static str, &'static str)],
+}
+
+/// Every type of the dialect, in the order of the reference page.
+pub const TYPES: &[TypeSpec] = &[
+    TypeSpec { mnemonic: "tokens", doc: "The token ids of a step, of any number of sequences.", parameters: &[] },
+    TypeSpec {
+        mnemonic: "act",
+        doc: "An activation: one row of `cols` values a token. `basis` is `plain` or names the rotation it lives in.",
+        parameters: &[("cols", "size"), ("storage", "storage"), ("granularity", "text"), ("basis", "text")],
+    },
+    TypeSpec {
+        mnemonic: "matrix",
+        doc: "A weight, `rows` output features by `cols` input features: `basis_in` is the basis its input must live in, \
+              `basis_out` the one its output lives in.",
+        parameters: &[
             ("rows", "size"),
             ("cols", "size"),
             ("storage", "storage"),
@@ -25,17 +43,31 @@ const TYPES: [(&str, &[(&str, &str)]); 6] = [
             ("basis_in", "text"),
             ("basis_out", "text"),
         ],
-    ),
-    ("vector", &[("len", "size"), ("storage", "storage")]),
-    ("state", &[("kind", "text"), ("elements", "size"), ("storage", "storage")]),
-    ("buffer", &[("cols", "size"), ("storage", "storage"), ("rows", "text")]),
+    },
+    TypeSpec {
+        mnemonic: "vector",
+        doc: "A parameter vector: a norm weight, a bias, a per-head constant.",
+        parameters: &[("len", "size"), ("storage", "storage")],
+    },
+    TypeSpec {
+        mnemonic: "state",
+        doc: "Memory that lives as long as a sequence. `kind` is `conv`, `ssm` or `kv`; `elements` are those of a sequence, \
+              for `kv` those of the keys, or values, of one token.",
+        parameters: &[("kind", "text"), ("elements", "size"), ("storage", "storage")],
+    },
+    TypeSpec {
+        mnemonic: "buffer",
+        doc: "Memory of one step in a planned module. `rows` is `token` or `output`: one row for each token, or for each token \
+              whose logits were asked for.",
+        parameters: &[("cols", "size"), ("storage", "storage"), ("rows", "text")],
+    },
 ];
 
 /// The IRDL text of the dialect, as `mlir-opt --irdl-file` reads it.
 pub fn irdl_text() -> String {
     let mut text = String::from("irdl.dialect @nemo {\n");
-    for (name, parameters) in TYPES {
-        define_type(&mut text, name, parameters);
+    for spec in TYPES {
+        define_type(&mut text, spec.mnemonic, spec.parameters);
     }
     for spec in TABLE {
         define_op(&mut text, spec);
@@ -137,7 +169,7 @@ mod tests {
         for spec in TABLE {
             for value in spec.operands.iter().chain(spec.results) {
                 let defined =
-                    value.class.mnemonic().is_none_or(|mnemonic| TYPES.iter().any(|(name, _)| *name == mnemonic));
+                    value.class.mnemonic().is_none_or(|mnemonic| TYPES.iter().any(|spec| spec.mnemonic == mnemonic));
                 assert!(defined, "{}: {}", spec.name, value.name);
             }
         }

@@ -16,6 +16,7 @@ pub mod manager;
 pub mod module;
 pub mod ops;
 pub mod pass;
+pub mod reference;
 pub mod rewrite;
 pub mod stage;
 pub mod types;
