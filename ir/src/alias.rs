@@ -1,47 +1,92 @@
 //! Type aliases in printed IR: a type such as `!nemo.act<4096 : i64, i8, "token", "residual">` is written once, at the
 //! top, and used by a short name. MLIR reads aliases natively; only dialects written in C++ can make its printer emit them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 
 const PREFIX: &str = "!nemo.";
 
 /// Replaces every parametric nemo type in printed IR by an alias and puts the definitions in front.
 pub(crate) fn with_aliases(text: &str) -> String {
-    let mut aliases: BTreeMap<&str, String> = BTreeMap::new();
+    let mut aliases = Aliases::default();
     let mut body = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(start) = rest.find(PREFIX) {
+    while let Some(start) = rest.find(['"', '!']) {
         body.push_str(&rest[..start]);
         rest = &rest[start..];
-        let end = type_length(rest);
+        let end = if rest.starts_with('"') { string_length(rest) } else { type_length(rest) };
         let spelled = &rest[..end];
-        if spelled.contains('<') {
-            body.push_str(aliases.entry(spelled).or_insert_with(|| alias_name(spelled)));
+        body.push_str(if spelled.starts_with(PREFIX) && spelled.ends_with('>') {
+            aliases.of(spelled)
         } else {
-            body.push_str(spelled);
-        }
+            spelled
+        });
         rest = &rest[end..];
     }
     body.push_str(rest);
-    let mut definitions = String::new();
-    for (spelled, alias) in &aliases {
-        let _ = writeln!(definitions, "{alias} = {spelled}");
+    let mut text = String::with_capacity(body.len() + 1024);
+    for (spelled, alias) in &aliases.of_type {
+        let _ = writeln!(text, "{alias} = {spelled}");
     }
-    definitions + &body
+    text + &body
 }
 
-/// Length of the type that `text` starts with: the mnemonic and, if there are any, the parameters.
-fn type_length(text: &str) -> usize {
-    let mnemonic = PREFIX.len()
-        + text[PREFIX.len()..]
-            .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-            .unwrap_or(text.len() - PREFIX.len());
-    if text[mnemonic..].starts_with('<') {
-        text[mnemonic..].find('>').map_or(mnemonic, |end| mnemonic + end + 1)
-    } else {
-        mnemonic
+/// The aliases in use.
+#[derive(Default)]
+struct Aliases<'t> {
+    of_type: BTreeMap<&'t str, String>,
+    taken: HashSet<String>,
+}
+
+impl<'t> Aliases<'t> {
+    /// The alias of a type; two types whose names fall together get different ones.
+    fn of(&mut self, spelled: &'t str) -> &str {
+        let taken = &mut self.taken;
+        self.of_type.entry(spelled).or_insert_with(|| {
+            let name = alias_name(spelled);
+            let mut alias = name.clone();
+            let mut count = 1;
+            while !taken.insert(alias.clone()) {
+                count += 1;
+                alias = format!("{name}__{count}");
+            }
+            alias
+        })
     }
+}
+
+/// Length of the string literal that `text` starts with; MLIR escapes quotes and backslashes in it.
+fn string_length(text: &str) -> usize {
+    let mut escaped = false;
+    for (index, byte) in text.bytes().enumerate().skip(1) {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return index + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// Length of the nemo type that `text`, which starts with `!`, starts with: the mnemonic and, if there are any, the
+/// parameters. 1 for what is no nemo type.
+fn type_length(text: &str) -> usize {
+    let Some(rest) = text.strip_prefix(PREFIX) else { return 1 };
+    let word = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+    let mnemonic = PREFIX.len() + word;
+    if !text[mnemonic..].starts_with('<') {
+        return mnemonic;
+    }
+    let mut at = mnemonic;
+    while let Some(next) = text[at..].find(['"', '>']) {
+        at += next;
+        if text[at..].starts_with('>') {
+            return at + 1;
+        }
+        at += string_length(&text[at..]);
+    }
+    mnemonic
 }
 
 /// `!nemo.act<4096 : i64, i8, "token", "residual">` becomes `!act_4096_i8_token_residual`.
@@ -70,5 +115,19 @@ mod tests {
             aliased,
             "!act_64_i8_token_r = !nemo.act<64 : i64, i8, \"token\", \"r\">\n%0 = \"nemo.x\"(%a) : (!nemo.tokens) -> !act_64_i8_token_r, !act_64_i8_token_r"
         );
+    }
+
+    #[test]
+    fn keeps_strings_as_they_are() {
+        let text = r#"loc("!nemo.act<4 : i64>") "a \" !nemo.vector<4 : i64, f32>" !nemo.tokens"#;
+        assert_eq!(with_aliases(text), text);
+    }
+
+    #[test]
+    fn gives_two_types_two_aliases_when_their_names_fall_together() {
+        let text = r#"!nemo.act<4 : i64, f32, "none", "a.b">, !nemo.act<4 : i64, f32, "none", "a-b">"#;
+        let aliased = with_aliases(text);
+        assert!(aliased.ends_with("\n!act_4_f32_a_b, !act_4_f32_a_b__2"), "{aliased}");
+        assert_eq!(aliased.lines().count(), 3);
     }
 }

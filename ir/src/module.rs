@@ -168,13 +168,14 @@ pub fn parse<'c>(context: &'c Context, text: &str) -> Result<Module<'c>, IrError
 fn unreadable(text: &str) -> Option<Violation> {
     let mut depth = 0_usize;
     for (index, line) in text.lines().enumerate() {
-        let line = line_of_code(line);
-        depth = nesting(&line, depth);
+        // To MLIR, a carriage return ends a comment, too.
+        let code: String = line.split('\r').map(code).collect();
+        depth = nesting(&code, depth);
         let message = if line.contains('\0') {
             "a NUL character".to_owned()
         } else if depth > MAX_NESTING {
             format!("brackets nest deeper than {MAX_NESTING}")
-        } else if line.contains("affine_") {
+        } else if code.contains("affine_") {
             "affine maps and sets are not part of the nemo dialect".to_owned()
         } else {
             continue;
@@ -185,7 +186,7 @@ fn unreadable(text: &str) -> Option<Violation> {
 }
 
 /// A line without comments, string contents and arrows.
-fn line_of_code(line: &str) -> String {
+fn code(line: &str) -> String {
     let mut code = String::with_capacity(line.len());
     let mut characters = line.chars().peekable();
     let mut in_string = false;
@@ -193,7 +194,6 @@ fn line_of_code(line: &str) -> String {
         match (in_string, character) {
             (true, '\\') => drop(characters.next()),
             (_, '"') => in_string = !in_string,
-            (_, '\0') => code.push('\0'),
             (true, _) => {}
             (false, '/') if characters.peek() == Some(&'/') => break,
             (false, '-') if characters.peek() == Some(&'>') => drop(characters.next()),
