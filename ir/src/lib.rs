@@ -8,7 +8,7 @@
 //! # A tour
 //!
 //! - [`ops`] is THE op table: a row gives the IRDL definition, a typed view in [`ops::views`], a builder in
-//!   [`ops::build`] and a section of `docs/ops.md` ([`reference`]).
+//!   [`ops::build`] and a section of `docs/ops.md` ([`mod@reference`]).
 //! - [`types`] says what a value is: storage, granularity of the scale, basis.
 //! - [`irdl`] turns both into a dialect that MLIR itself checks, here and in `mlir-opt`.
 //! - [`verify`](mod@verify) is the numbered definition of legal IR and adds the rules that IRDL cannot say.

@@ -1,4 +1,4 @@
-//! The ops of the dialect. [`table`] declares each once; its IRDL definition, typed view ([`views`]), builder
+//! The ops of the dialect. [`TABLE`] declares each once; its IRDL definition, typed view ([`views`]), builder
 //! ([`build`]) and documentation are derived from that row.
 
 mod declare;
