@@ -5,11 +5,11 @@ mod support;
 use codegen::plan::{Compiled, Error, plan_of};
 use ir::melior::{Context, ir::Module};
 use ir::pass::Pass;
-use ir::types::{Granularity, Storage};
-use passes::lower_to_plan::LowerToPlan;
+use ir::weights::RotationKind;
+use passes::{LowerToPlan, Phase, PipelineOptions};
 use runtime::plan::{Cost, Kernel};
 use std::fmt::Write;
-use support::{SMALL, Zeros, imported, quantized};
+use support::{SMALL, Zeros, imported, piped};
 
 fn compiled<'c>(context: &'c Context, module: &Module<'c>) -> Compiled {
     let planned = LowerToPlan.run(context, module).unwrap().expect("the module is not planned yet");
@@ -57,17 +57,17 @@ fn plans_a_float_graph() {
 }
 
 #[test]
-fn plans_a_quantized_graph() {
-    let context = ir::irdl::context();
-    let float = imported(&context, SMALL);
-    for (storage, granularity) in [
-        (Storage::I8, Granularity::Channel),
-        (Storage::I4, Granularity::TwoLevel(32)),
-        (Storage::I4, Granularity::Group(32)),
-    ] {
-        let compiled = compiled(&context, &quantized(&context, &float, (storage, granularity)));
-        let exact = !matches!(granularity, Granularity::Group(_));
-        assert_eq!(kernels(&compiled).contains(&"dequantize".to_owned()), exact);
+fn plans_every_phase_with_and_without_rotations() {
+    for phase in [Phase::Reference, Phase::Conservative, Phase::Aggressive, Phase::Mixed] {
+        for rotations in [None, Some(RotationKind::Hadamard), Some(RotationKind::RandomHadamard)] {
+            let context = ir::irdl::context();
+            let options = PipelineOptions { phase: Some(phase), rotations, ..PipelineOptions::default() };
+            let planned = piped(&context, SMALL, &options);
+            let compiled = plan_of(&planned).unwrap();
+            compiled.plan.validate(&Zeros::of(&compiled)).unwrap();
+            let names = kernels(&compiled);
+            assert!(!names.contains(&"dequantize".to_owned()), "{names:?}");
+        }
     }
 }
 

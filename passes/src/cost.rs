@@ -1,7 +1,7 @@
 //! What a launch moves and computes, and how long a target takes for it: the roofline that fuse-conversions optimizes
 //! for, that lower-to-plan writes into every launch and that `nemoc bench` prints as *predicted* beside *measured*.
 
-use ir::types::{Act, Granularity, Storage, Weight};
+use ir::types::{Act, Granularity, StateType, Storage, Weight};
 use std::ops::{Add, AddAssign};
 
 /// Stored 4- and 8-bit rows and 8-bit activations are padded to a multiple of this many elements.
@@ -76,56 +76,160 @@ pub fn weight_row_bytes(weight: &Weight) -> u64 {
     stored as u64 * weight.storage.bits() / 8 + scales as u64
 }
 
-/// A launch that reads and writes rows and does `operations` on each element of the widest.
-pub fn elementwise(reads: &[&Act], writes: &[&Act], operations: u64) -> Cost {
-    let all = || reads.iter().chain(writes);
-    let widest = all().map(|act| act.cols as u64).max().unwrap_or(0);
-    Cost { row_bytes: all().map(|act| row_bytes(act)).sum(), row_ops: widest * operations, ..Cost::default() }
+/// Operations an element of a norm: square, sum, scale, weight.
+const NORM_OPS: u64 = 4;
+/// Operations an element of a gate: silu and product.
+const GATE_OPS: u64 = 6;
+
+/// How a kernel leaves its result: the activation in memory and the online rotation before it.
+#[derive(Clone, Copy, Debug)]
+pub struct Emitted<'a> {
+    /// In memory.
+    pub y: &'a Act,
+    /// Columns of a block of the rotation, if there is one.
+    pub hadamard_block: Option<usize>,
 }
 
-/// What emitting a result costs in arithmetic: an online rotation by blocks, and rounding.
-pub fn emit_ops(y: &Act, hadamard_block: Option<usize>) -> u64 {
-    let rotate = hadamard_block.map_or(0, |block| u64::from(block.max(1).ilog2()) + 1);
-    let quantize = if y.is_quantized() { 3 } else { 0 };
-    y.cols as u64 * (rotate + quantize)
+impl Emitted<'_> {
+    fn cost(self) -> Cost {
+        let rotate = self.hadamard_block.map_or(0, |block| u64::from(block.max(1).ilog2()) + 1);
+        let quantize = if self.y.is_quantized() { 3 } else { 0 };
+        Cost { row_bytes: row_bytes(self.y), row_ops: self.y.cols as u64 * (rotate + quantize), ..Cost::default() }
+    }
 }
 
-/// One weight of a linear and its result, without reading x; a residual is read where the result is written.
+/// Reading and writing rows, with `operations` on each of `cols` columns.
+fn rows(accessed: &[&Act], cols: usize, operations: u64) -> Cost {
+    let row_bytes = accessed.iter().map(|act| row_bytes(act)).sum();
+    Cost { row_bytes, row_ops: cols as u64 * operations, ..Cost::default() }
+}
+
+/// A parameter of this many f32.
+fn parameter(len: Option<usize>) -> Cost {
+    Cost { fixed_bytes: 4 * len.unwrap_or(0) as u64, ..Cost::default() }
+}
+
+/// The embedding.
+pub fn embed(table: &Weight, y: &Act) -> Cost {
+    rows(&[y], y.cols, 1) + Cost { row_bytes: weight_row_bytes(table), ..Cost::default() }
+}
+
+/// Moving rows without arithmetic.
+pub fn copy(x: &Act) -> Cost {
+    rows(&[x, x], x.cols, 0)
+}
+
+/// An elementwise sum.
+pub fn add(x: &Act) -> Cost {
+    rows(&[x, x, x], x.cols, 1)
+}
+
+/// Sums to floats: scales of the row and of each column.
+pub fn dequantize(sums: &Act, y: &Act) -> Cost {
+    rows(&[sums, y], y.cols, 2) + parameter(Some(y.cols)) + Cost { row_bytes: 4, ..Cost::default() }
+}
+
+/// What linears of one input share: reading it.
+pub fn linear_input(x: &Act) -> Cost {
+    rows(&[x], 0, 0)
+}
+
+/// One weight of a linear and its result; a residual is read where the result is written.
 pub fn linear_segment(weight: &Weight, y: &Act, residual: bool) -> Cost {
-    let accesses = if residual { 2 } else { 1 };
-    Cost {
-        fixed_bytes: weight_bytes(weight),
-        row_bytes: accesses * row_bytes(y),
-        row_ops: 2 * weight.rows as u64 * weight.cols as u64,
-        ..Cost::default()
+    let written: &[&Act] = if residual { &[y, y] } else { &[y] };
+    rows(written, weight.rows, 2 * weight.cols as u64) + Cost { fixed_bytes: weight_bytes(weight), ..Cost::default() }
+}
+
+/// Activation, rotation and quantization by themselves.
+pub fn map(x: &Act, relu2: bool, emitted: Emitted<'_>) -> Cost {
+    rows(&[x], x.cols, if relu2 { 2 } else { 0 }) + emitted.cost()
+}
+
+/// A norm; with `delta` the sum is written back.
+pub fn norm(x: &Act, delta: bool, weight: Option<usize>, emitted: Emitted<'_>) -> Cost {
+    let accessed: &[&Act] = if delta { &[x, x, x] } else { &[x] };
+    rows(accessed, x.cols, NORM_OPS + u64::from(delta)) + parameter(weight) + emitted.cost()
+}
+
+/// A gated norm.
+pub fn gate(x: &Act, z: &Act, weight: Option<usize>, emitted: Emitted<'_>) -> Cost {
+    rows(&[x, z], x.cols, NORM_OPS + GATE_OPS) + parameter(weight) + emitted.cost()
+}
+
+/// Sizes of a causal convolution.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvSize {
+    /// Columns.
+    pub channels: usize,
+    /// Taps.
+    pub kernel: usize,
+}
+
+impl ConvSize {
+    fn cost(self) -> Cost {
+        let (channels, kernel) = (self.channels as u64, self.kernel as u64);
+        Cost {
+            fixed_bytes: 4 * channels * (kernel + 1),
+            sequence_bytes: 2 * 4 * channels * kernel.saturating_sub(1),
+            row_ops: channels * (2 * kernel + 4),
+            ..Cost::default()
+        }
     }
 }
 
-/// Reading an activation once.
-pub fn read(x: &Act) -> Cost {
-    Cost { row_bytes: row_bytes(x), ..Cost::default() }
+/// Sizes of a selective scan.
+#[derive(Clone, Copy, Debug)]
+pub struct ScanSize {
+    /// Heads.
+    pub heads: usize,
+    /// Columns a head.
+    pub head_dim: usize,
+    /// Width of the state.
+    pub state_size: usize,
 }
 
-/// The causal convolution apart from reading x and writing the result.
-pub fn conv1d(channels: usize, kernel: usize) -> Cost {
-    let (channels, kernel) = (channels as u64, kernel as u64);
-    Cost {
-        fixed_bytes: 4 * channels * (kernel + 1),
-        sequence_bytes: 2 * 4 * channels * kernel.saturating_sub(1),
-        row_ops: channels * (2 * kernel + 4),
-        ..Cost::default()
+impl ScanSize {
+    fn cost(self) -> Cost {
+        let elements = self.heads as u64 * self.head_dim as u64 * self.state_size as u64;
+        Cost {
+            fixed_bytes: 3 * 4 * self.heads as u64,
+            sequence_bytes: 2 * 4 * elements,
+            row_ops: 5 * elements,
+            ..Cost::default()
+        }
     }
 }
 
-/// The selective scan apart from reading xbc and dt and writing the result.
-pub fn ssm_scan(heads: usize, head_dim: usize, state_size: usize) -> Cost {
-    let elements = heads as u64 * head_dim as u64 * state_size as u64;
-    Cost {
-        fixed_bytes: 3 * 4 * heads as u64,
-        sequence_bytes: 2 * 4 * elements,
-        row_ops: 5 * elements,
-        ..Cost::default()
-    }
+/// A causal convolution.
+pub fn conv1d(x: &Act, size: ConvSize) -> Cost {
+    copy(x) + size.cost()
+}
+
+/// A selective scan.
+pub fn ssm_scan(xbc: &Act, dt: &Act, y: &Act, size: ScanSize) -> Cost {
+    rows(&[xbc, dt, y], 0, 0) + size.cost()
+}
+
+/// Convolution, scan and gated norm in one launch.
+pub fn mixer(
+    (z, xbc, dt): (&Act, &Act, &Act),
+    conv: ConvSize,
+    scan: ScanSize,
+    weight: Option<usize>,
+    emitted: Emitted<'_>,
+) -> Cost {
+    let gate = rows(&[z, xbc, dt], 0, 0) + rows(&[], z.cols, NORM_OPS + GATE_OPS);
+    gate + conv.cost() + scan.cost() + parameter(weight) + emitted.cost()
+}
+
+/// Bytes that a token appends to a cache of keys and values.
+pub fn appended_bytes(cache: &StateType) -> u64 {
+    2 * cache.elements as u64 * cache.storage.bits() / 8
+}
+
+/// Attention apart from reading earlier keys and values.
+pub fn attention(q: &Act, k: &Act, v: &Act, appended_bytes: u64, emitted: Emitted<'_>) -> Cost {
+    rows(&[q, k, v], 0, 0) + Cost { row_bytes: appended_bytes, ..Cost::default() } + emitted.cost()
 }
 
 /// A GPU, as a roofline.

@@ -3,10 +3,14 @@
 pub mod assign_precision;
 mod copy;
 pub mod cost;
+pub mod egraph;
 mod fold_norms;
+pub mod fold_rotations;
+pub mod fuse_conversions;
 mod insert_qdq;
 mod insert_rotations;
 pub mod lower_to_plan;
+mod names;
 mod nearest;
 mod precision;
 pub mod recipe;
@@ -14,6 +18,8 @@ mod uses;
 
 pub use assign_precision::AssignPrecision;
 pub use fold_norms::FoldNorms;
+pub use fold_rotations::FoldRotations;
+pub use fuse_conversions::FuseConversions;
 pub use insert_qdq::InsertQdq;
 pub use insert_rotations::InsertRotations;
 pub use lower_to_plan::LowerToPlan;
@@ -49,8 +55,12 @@ passes! {
     "assign-precision" => |options: &PipelineOptions| AssignPrecision { recipe: options.recipe() };
     /// Rotate the residual stream and the heads, and online the inputs of out_proj and down_proj.
     "insert-rotations" => |options: &PipelineOptions| InsertRotations { rotations: options.recipe().rotation };
+    /// Merge rotations into the weights next to them; online Hadamards remain.
+    "fold-rotations" => |_| FoldRotations;
     /// Quantize the inputs and weights of linears as assigned; mark where values change arithmetic.
     "insert-qdq" => |_| InsertQdq;
+    /// Make conversions part of the launches next to them, as the target's roofline says.
+    "fuse-conversions" => |options: &PipelineOptions| FuseConversions::new(options.target);
     /// Lower the graph to buffers and kernel launches.
     "lower-to-plan" => |_| LowerToPlan;
 }

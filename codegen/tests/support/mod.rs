@@ -2,13 +2,10 @@
 
 use codegen::plan::Compiled;
 use frontend::{Checkpoint, Config, import::import};
-use ir::IrError;
+use ir::manager::{Manager, Options};
 use ir::melior::{Context, ir::Module};
-use ir::module::type_of;
-use ir::ops::{Op, build};
-use ir::rewrite::{Action, rewrite};
-use ir::types::{Granularity, NemoType, Storage, Weight};
 use ir::weights::{FloatType, StorageFormat, WeightExpr};
+use passes::{PipelineOptions, pipeline};
 use runtime::plan::{DType, K_ALIGN};
 use runtime::tensors::{TensorStore, TensorView};
 use std::collections::HashMap;
@@ -26,38 +23,10 @@ pub fn imported<'c>(context: &'c Context, config: &str) -> Module<'c> {
     import(context, &checkpoint).unwrap()
 }
 
-/// Quantizes every linear with `weights`, as integer sums and dequantize where they have one.
-pub fn quantized<'c>(
-    context: &'c Context,
-    module: &Module<'c>,
-    (storage, granularity): (Storage, Granularity),
-) -> Module<'c> {
-    rewrite::<IrError>(context, module, |rewriter, op| {
-        let Op::Linear(linear) = op else { return Ok(Action::Keep) };
-        let at = ir::melior::ir::operation::OperationLike::location(&linear.0);
-        let (b, x, weight) = (rewriter.builder(), rewriter.value(linear.x()), rewriter.value(linear.weight()));
-        let (NemoType::Act(input), NemoType::Weight(stored)) = (type_of(x), type_of(weight)) else {
-            unreachable!("linears read activations and weights")
-        };
-        let NemoType::Act(result) = type_of(linear.y()) else { unreachable!("linears give activations") };
-        let y = NemoType::Act(input.stored_as(Storage::I8, Granularity::Token));
-        let x = b.push(build::Quantize { x, y }, at)?.y();
-        let value = NemoType::Weight(Weight { storage, granularity, ..stored });
-        let rounding = "rtn".to_owned();
-        let weight = b.push(build::QuantizeWeight { base: weight, rounding, value }, at)?.value();
-        let exact = !matches!(granularity, Granularity::Group(_));
-        let y = if exact { result.stored_as(Storage::I32, Granularity::TokenChannel) } else { result.clone() };
-        let (residual, precision, epilogue) = (None, linear.precision(), None);
-        let name = linear.name();
-        let sums = build::Linear { x, weight, residual, name, precision, epilogue, y: NemoType::Act(y) };
-        let mut y = b.push(sums, at)?.y();
-        if exact {
-            y = b.push(build::Dequantize { x: y, y: NemoType::Act(result) }, at)?.y();
-        }
-        rewriter.map(linear.y(), y);
-        Ok(Action::Done)
-    })
-    .unwrap()
+/// The planned graph of a configuration; every pass runs twice and must change nothing the second time.
+pub fn piped<'c>(context: &'c Context, config: &str, options: &PipelineOptions) -> Module<'c> {
+    let manager = Manager::new(pipeline(options), Options { check_idempotence: true, ..Options::default() });
+    manager.run(context, imported(context, config), &mut ()).unwrap_or_else(|error| panic!("{error}")).0
 }
 
 /// Every tensor that a plan needs, all zeros.

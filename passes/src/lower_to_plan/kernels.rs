@@ -88,7 +88,7 @@ impl<'c, 'm> Lowering<'_, 'c, 'm> {
         let y = act(value);
         let rows = self.rows(x);
         let copy = self.buffers.add(&format!("{writer}.residual"), y.cols, Storage::F32, rows);
-        let cost = cost::elementwise(&[&y], &[&y], 0);
+        let cost = cost::copy(&y);
         self.push_map(x, false, None, &Place::Float(copy), writer.to_owned(), cost);
         Ok(copy)
     }

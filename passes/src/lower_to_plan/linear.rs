@@ -2,8 +2,9 @@
 
 use super::draft::{Draft, Place, Rows};
 use super::kernels::Lowering;
-use super::{names, refuse};
+use super::refuse;
 use crate::cost::{self, Cost};
+use crate::names;
 use ir::melior::ir::Value;
 use ir::module::type_of;
 use ir::ops::views;
@@ -126,7 +127,7 @@ impl<'c, 'm> Lowering<'_, 'c, 'm> {
 
     fn push_linear(&mut self, first: views::Linear<'c, 'm>, x: &Place, segments: Vec<Segment<'c, 'm>>) {
         let input = act(first.x());
-        let cost = cost::read(&input) + segments.iter().map(|segment| segment.cost).sum();
+        let cost = cost::linear_input(&input) + segments.iter().map(|segment| segment.cost).sum();
         let origin: Vec<_> = segments.iter().map(|segment| segment.name.clone()).collect();
         let parameters = json!({
             "x": {"format": activation_format(x)},
@@ -152,8 +153,7 @@ impl<'c, 'm> Lowering<'_, 'c, 'm> {
             "hidden_size": table.cols,
         }});
         let out = self.buffers.add(&name, y.cols, Storage::F32, Rows::Token);
-        let row_bytes = cost::weight_row_bytes(&table) + cost::row_bytes(&y);
-        let cost = Cost { row_bytes, row_ops: y.cols as u64, ..Cost::default() };
+        let cost = cost::embed(&table, &y);
         self.drafts
             .push(Draft::new("embed", parameters, name, cost).value("table/weight", op.table()).buffer("out", out));
         self.set_place(op.y(), Place::Float(out));

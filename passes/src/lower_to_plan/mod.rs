@@ -28,7 +28,6 @@ mod emit;
 mod kernels;
 mod linear;
 mod memory;
-mod names;
 mod ops;
 mod schedule;
 

@@ -3,8 +3,9 @@
 use super::draft::{Draft, Place, Rows, VirtualId};
 use super::kernels::Lowering;
 use super::linear::{act, activation_format};
-use super::{names, refuse};
-use crate::cost::{self, Cost};
+use super::refuse;
+use crate::cost::{self, ConvSize, Cost, Emitted, ScanSize};
+use crate::names;
 use ir::melior::ir::Value;
 use ir::module::type_of;
 use ir::ops::{Op, views};
@@ -12,11 +13,6 @@ use ir::pass::PassFailure;
 use ir::types::{NemoType, Storage};
 use ir::weights::RotationKind;
 use serde_json::{Value as Json, json};
-
-/// Operations an element of a norm: square, sum, scale, weight.
-const NORM_OPS: u64 = 4;
-/// Operations an element of a gate: silu and product.
-const GATE_OPS: u64 = 6;
 
 /// A Hadamard block as the plan says it.
 pub fn block(attribute: Option<i64>) -> Option<usize> {
@@ -55,7 +51,7 @@ impl<'c, 'm> Lowering<'_, 'c, 'm> {
         let origin = "select_outputs".to_owned();
         let x = self.float(select.x(), &names::canonical(&op))?;
         let out = self.float_result(select.y(), &origin, Rows::Output);
-        let cost = cost::elementwise(&[&act(select.x())], &[&act(select.y())], 0);
+        let cost = cost::copy(&act(select.x()));
         self.drafts.push(Draft::new("select_outputs", json!({}), origin, cost).buffer("x", x).buffer("out", out));
         Ok(())
     }
@@ -75,7 +71,7 @@ impl<'c, 'm> Lowering<'_, 'c, 'm> {
             self.buffers.add(&origin, act(add.y()).cols, Storage::F32, rows)
         };
         self.set_place(add.y(), Place::Float(out));
-        let cost = cost::elementwise(&[&act(a), &act(b)], &[&act(add.y())], 1);
+        let cost = cost::add(&act(add.y()));
         let draft = Draft::new("add", json!({}), origin, cost);
         self.drafts.push(draft.buffer("a", first).buffer("b", second).buffer("out", out));
         Ok(())
@@ -96,15 +92,13 @@ impl<'c, 'm> Lowering<'_, 'c, 'm> {
         let hadamard = block(norm.hadamard_block());
         let mut parameters = json!({"eps": norm.eps(), "emit": emit(&y, hadamard)});
         name_parameter(&mut parameters, "weight", norm.weight(), format!("{origin}.weight"));
-        let mut cost = cost::elementwise(&[&act(norm.x())], &[&act(norm.y())], NORM_OPS)
-            + vector_cost(norm.weight())
-            + emit_cost(norm.y(), hadamard);
-        let mut draft = Draft::new("rms_norm", parameters, origin, Cost::default()).buffer("x", x);
-        if let (Some(delta), Some(value)) = (delta, norm.delta()) {
+        let (x_act, y_act) = (act(norm.x()), act(norm.y()));
+        let emitted = Emitted { y: &y_act, hadamard_block: hadamard };
+        let cost = cost::norm(&x_act, delta.is_some(), len(norm.weight()), emitted);
+        let mut draft = Draft::new("rms_norm", parameters, origin, cost).buffer("x", x);
+        if let Some(delta) = delta {
             draft = draft.buffer("delta", delta);
-            cost += cost::elementwise(&[&act(value)], &[&act(norm.x())], 1);
         }
-        draft.cost = cost;
         self.drafts.push(draft.optional("weight", norm.weight()).activation("emit/to", &y));
         Ok(())
     }
@@ -121,10 +115,9 @@ impl<'c, 'm> Lowering<'_, 'c, 'm> {
         let hadamard = block(norm.hadamard_block());
         let mut parameters = json!({"group_size": norm.group_size(), "eps": norm.eps(), "emit": emit(&y, hadamard)});
         name_parameter(&mut parameters, "weight", norm.weight(), format!("{origin}.weight"));
-        let inputs = [&act(norm.x()), &act(norm.z())];
-        let cost = cost::elementwise(&inputs, &[&act(norm.y())], NORM_OPS + GATE_OPS)
-            + vector_cost(norm.weight())
-            + emit_cost(norm.y(), hadamard);
+        let y_act = act(norm.y());
+        let emitted = Emitted { y: &y_act, hadamard_block: hadamard };
+        let cost = cost::gate(&act(norm.x()), &act(norm.z()), len(norm.weight()), emitted);
         let draft = Draft::new("gated_rms_norm", parameters, origin, cost).buffer("x", x).buffer("z", z);
         self.drafts.push(draft.optional("weight", norm.weight()).activation("emit/to", &y));
         Ok(())
@@ -135,8 +128,8 @@ impl<'c, 'm> Lowering<'_, 'c, 'm> {
         let x = self.float(conv.x(), &names::canonical(&op))?;
         let origin = format!("{mixer}.conv1d");
         let out = self.float_result(conv.y(), &origin, Rows::Token);
-        let (weights, shape_cost) = conv_weights(&mixer, conv.weight(), conv.bias());
-        let cost = cost::elementwise(&[&act(conv.x())], &[&act(conv.y())], 0) + shape_cost;
+        let (weights, size) = conv_weights(&mixer, conv.weight(), conv.bias());
+        let cost = cost::conv1d(&act(conv.x()), size);
         let draft = Draft::new("conv1d", json!({"weights": weights}), origin, cost)
             .buffer("x", x)
             .value("weights/weight", conv.weight())
@@ -156,8 +149,8 @@ impl<'c, 'm> Lowering<'_, 'c, 'm> {
             "heads": scan.heads(), "head_dim": scan.head_dim(), "groups": scan.groups(),
             "state_size": scan.state_size(), "dt_min": scan.dt_min(), "dt_max": scan.dt_max(),
         }});
-        let cost = cost::elementwise(&[&act(scan.xbc()), &act(scan.dt())], &[&act(scan.y())], 0)
-            + ssm_cost(scan.heads(), scan.head_dim(), scan.state_size());
+        let size = scan_size(scan.heads(), scan.head_dim(), scan.state_size());
+        let cost = cost::ssm_scan(&act(scan.xbc()), &act(scan.dt()), &act(scan.y()), size);
         let draft = Draft::new("ssm_scan", parameters, origin, cost)
             .buffer("xbc", xbc)
             .buffer("dt", dt)
@@ -177,7 +170,7 @@ impl<'c, 'm> Lowering<'_, 'c, 'm> {
         let dt = self.float(mixer.dt(), &reader)?;
         let y = self.emitted(mixer.y(), &origin, Rows::Token)?;
         let hadamard = block(mixer.hadamard_block());
-        let (conv, conv_cost) = conv_weights(&origin, mixer.conv_weight(), mixer.conv_bias());
+        let (conv, conv_size) = conv_weights(&origin, mixer.conv_weight(), mixer.conv_bias());
         let mut parameters = json!({
             "conv": conv,
             "ssm": ssm_weights(&origin),
@@ -190,13 +183,11 @@ impl<'c, 'm> Lowering<'_, 'c, 'm> {
             "emit": emit(&y, hadamard),
         });
         name_parameter(&mut parameters, "norm_weight", mixer.norm_weight(), format!("{origin}.norm.weight"));
-        let inputs = [&act(mixer.z()), &act(mixer.xbc()), &act(mixer.dt())];
-        let cost = cost::elementwise(&inputs, &[&act(mixer.y())], 0)
-            + Cost { row_ops: act(mixer.y()).cols as u64 * (NORM_OPS + GATE_OPS), ..Cost::default() }
-            + conv_cost
-            + ssm_cost(mixer.heads(), mixer.head_dim(), mixer.state_size())
-            + vector_cost(mixer.norm_weight())
-            + emit_cost(mixer.y(), hadamard);
+        let y_act = act(mixer.y());
+        let emitted = Emitted { y: &y_act, hadamard_block: hadamard };
+        let scan = scan_size(mixer.heads(), mixer.head_dim(), mixer.state_size());
+        let inputs = (&act(mixer.z()), &act(mixer.xbc()), &act(mixer.dt()));
+        let cost = cost::mixer(inputs, conv_size, scan, len(mixer.norm_weight()), emitted);
         let draft = Draft::new("mixer", parameters, origin, cost)
             .buffer("z", z)
             .buffer("xbc", xbc)
@@ -225,14 +216,14 @@ impl<'c, 'm> Lowering<'_, 'c, 'm> {
             "heads": attention.heads(), "kv_heads": attention.kv_heads(), "head_dim": attention.head_dim(),
             "scale": attention.scale(), "emit": emit(&y, hadamard),
         });
-        let inputs = [&act(attention.q()), &act(attention.k()), &act(attention.v())];
-        let appended = match type_of(attention.state()) {
-            NemoType::State(state) => 2 * state.elements as u64 * state.storage.bits() / 8,
+        let appended_bytes = match type_of(attention.state()) {
+            NemoType::State(cache) => cost::appended_bytes(&cache),
             _ => 0,
         };
-        let cost = cost::elementwise(&inputs, &[&act(attention.y())], 0)
-            + Cost { row_bytes: appended, ..Cost::default() }
-            + emit_cost(attention.y(), hadamard);
+        let y_act = act(attention.y());
+        let emitted = Emitted { y: &y_act, hadamard_block: hadamard };
+        let (q_act, k_act, v_act) = (act(attention.q()), act(attention.k()), act(attention.v()));
+        let cost = cost::attention(&q_act, &k_act, &v_act, appended_bytes, emitted);
         let draft = Draft::new("attention", parameters, origin, cost)
             .buffer("q", q)
             .buffer("k", k)
@@ -255,8 +246,8 @@ impl<'c, 'm> Lowering<'_, 'c, 'm> {
         let source = self.float(x, &origin)?;
         let rows = self.rows(source);
         let place = self.emitted(y, &origin, rows)?;
-        let operations = if relu2 { 2 } else { 0 };
-        let cost = cost::elementwise(&[&act(x)], &[&act(y)], operations) + emit_cost(y, hadamard);
+        let y_act = act(y);
+        let cost = cost::map(&act(x), relu2, Emitted { y: &y_act, hadamard_block: hadamard });
         self.push_map(source, relu2, hadamard, &place, origin, cost);
         Ok(())
     }
@@ -305,9 +296,7 @@ impl<'c, 'm> Lowering<'_, 'c, 'm> {
         };
         let rows = self.rows(sums);
         let out = self.float_result(dequantize.y(), &origin, rows);
-        let (x, y) = (act(dequantize.x()), act(dequantize.y()));
-        let scales = Cost { fixed_bytes: 4 * y.cols as u64, row_bytes: 4, ..Cost::default() };
-        let cost = cost::elementwise(&[&x], &[&y], 2) + scales;
+        let cost = cost::dequantize(&act(dequantize.x()), &act(dequantize.y()));
         let parameters = json!({"weight_scale": weight_scale, "relu2": false});
         let draft = Draft::new("dequantize", parameters, origin, cost);
         self.drafts.push(draft.buffer("acc", sums).buffer("x_scale", x_scale).buffer("out", out));
@@ -315,14 +304,10 @@ impl<'c, 'm> Lowering<'_, 'c, 'm> {
     }
 }
 
-fn emit_cost(y: Value<'_, '_>, hadamard: Option<usize>) -> Cost {
-    Cost { row_ops: cost::emit_ops(&act(y), hadamard), ..Cost::default() }
-}
-
-fn vector_cost(vector: Option<Value<'_, '_>>) -> Cost {
+fn len(vector: Option<Value<'_, '_>>) -> Option<usize> {
     match vector.map(type_of) {
-        Some(NemoType::Vector(vector)) => Cost { fixed_bytes: 4 * vector.len as u64, ..Cost::default() },
-        _ => Cost::default(),
+        Some(NemoType::Vector(vector)) => Some(vector.len),
+        _ => None,
     }
 }
 
@@ -333,20 +318,20 @@ fn name_parameter(parameters: &mut Json, field: &str, value: Option<Value<'_, '_
     }
 }
 
-fn conv_weights(mixer: &str, weight: Value<'_, '_>, bias: Option<Value<'_, '_>>) -> (Json, Cost) {
+fn conv_weights(mixer: &str, weight: Value<'_, '_>, bias: Option<Value<'_, '_>>) -> (Json, ConvSize) {
     let (channels, kernel) = match type_of(weight) {
         NemoType::Weight(weight) => (weight.rows, weight.cols),
         other => panic!("bug: {other} is no convolution"),
     };
     let mut json = json!({"weight": format!("{mixer}.conv1d.weight"), "channels": channels, "kernel": kernel});
     name_parameter(&mut json, "bias", bias, format!("{mixer}.conv1d.bias"));
-    (json, cost::conv1d(channels, kernel))
+    (json, ConvSize { channels, kernel })
 }
 
 fn ssm_weights(mixer: &str) -> Json {
     json!({"a_log": format!("{mixer}.A_log"), "d": format!("{mixer}.D"), "dt_bias": format!("{mixer}.dt_bias")})
 }
 
-fn ssm_cost(heads: i64, head_dim: i64, state_size: i64) -> Cost {
-    cost::ssm_scan(heads as usize, head_dim as usize, state_size as usize)
+fn scan_size(heads: i64, head_dim: i64, state_size: i64) -> ScanSize {
+    ScanSize { heads: heads as usize, head_dim: head_dim as usize, state_size: state_size as usize }
 }

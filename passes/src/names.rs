@@ -1,10 +1,13 @@
-//! The names of a plan: the same for every naming scheme of checkpoints.
+//! What ops are called in plans and reports: the same for every naming scheme of checkpoints.
 
 use ir::module::location_name;
 use ir::ops::Op;
 
-/// The canonical name of the tensor or layer in an op's location, without `.weight`.
+/// The canonical name of a linear, or of the tensor or layer in another op's location, without `.weight`.
 pub fn canonical(op: &Op<'_, '_>) -> String {
+    if let Op::Linear(linear) = op {
+        return linear.name();
+    }
     let located = location_name(&op.operation());
     let plain = ["backbone.", "model."].iter().find_map(|prefix| located.strip_prefix(prefix)).unwrap_or(&located);
     let name = plain.strip_suffix(".weight").unwrap_or(plain);
