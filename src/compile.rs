@@ -1,6 +1,7 @@
 //! `nemoc compile`: from a checkpoint to an artifact. This file is the way through the whole compiler.
 
 mod files;
+mod kernels;
 mod report;
 
 use crate::analyze::warn_of_unknown_tensors;
@@ -31,6 +32,9 @@ pub struct Arguments {
     /// Stop before weights are read: print planned sizes and timings.
     #[arg(long)]
     plan_only: bool,
+    /// GPUs to compile kernels for, for example sm_90a,compute_80; or all, or none [default: all when NVRTC is found].
+    #[arg(long, value_name = "SM,...", value_delimiter = ',')]
+    kernels: Vec<String>,
     #[command(flatten)]
     recipe: RecipeArguments,
     #[command(flatten)]
@@ -44,23 +48,24 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let started = Instant::now();
     let checkpoint = Checkpoint::open(&arguments.checkpoint)?;
     warn_of_unknown_tensors(&checkpoint);
-    let planned = plan(arguments, &checkpoint)?;
-    let contents = planned.contents();
-    let planning = started.elapsed();
+    let mut planned = plan(arguments, &checkpoint)?;
     let mut out = anstream::stdout();
-    out.write_all(report::plan(&checkpoint, &planned, planning).as_bytes())?;
-    let Some(output) = &arguments.output else {
-        out.write_all(report::planned_sizes(&contents, layout(&contents)?.file_bytes()).as_bytes())?;
-        return Ok(());
-    };
-    if arguments.plan_only {
-        out.write_all(report::planned_sizes(&contents, layout(&contents)?.file_bytes()).as_bytes())?;
-        return Ok(());
+    out.write_all(report::plan(&checkpoint, &planned, started.elapsed()).as_bytes())?;
+    match &arguments.output {
+        Some(output) if !arguments.plan_only => {
+            checkpoint.require_weights()?;
+            files::refuse_to_overwrite(&checkpoint, output)?;
+            let kernels = kernels::compile(&arguments.kernels)?;
+            out.write_all(kernels::describe(&kernels).as_bytes())?;
+            planned.extra.extend(kernels.into_iter().map(kernels::tensor));
+            let (summary, elapsed) = write(&planned.contents(), &checkpoint, output)?;
+            out.write_all(report::written(&checkpoint, &summary, elapsed).as_bytes())?;
+        }
+        _ => {
+            let contents = planned.contents();
+            out.write_all(report::planned_sizes(&contents, layout(&contents)?.file_bytes()).as_bytes())?;
+        }
     }
-    checkpoint.require_weights()?;
-    files::refuse_to_overwrite(&checkpoint, output)?;
-    let (summary, elapsed) = write(&contents, &checkpoint, output)?;
-    out.write_all(report::written(&checkpoint, &summary, elapsed).as_bytes())?;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use crate::failure::Outcome;
 use clap::ValueEnum;
+use codegen::kernels::{KERNELS, KernelRow};
 use std::fmt::Write as _;
 use std::io::Write as _;
 
@@ -17,6 +18,8 @@ pub struct Arguments {
 enum What {
     /// The passes, in the order of the pipeline.
     Passes,
+    /// The kernels of CUDA devices: entry point, template, instance.
+    Kernels,
     /// The ops of the nemo dialect.
     Ops,
 }
@@ -24,6 +27,7 @@ enum What {
 pub fn run(arguments: &Arguments) -> Outcome {
     let text = match arguments.what {
         What::Passes => passes(),
+        What::Kernels => kernels(),
         What::Ops => ops(),
     };
     anstream::stdout().write_all(text.as_bytes())?;
@@ -34,6 +38,12 @@ fn passes() -> String {
     let width = passes::PASSES.iter().map(|pass| pass.name.len()).max().unwrap_or(0);
     let line = |pass: &passes::PassSpec| format!("{:width$}  {}\n", pass.name, pass.summary);
     passes::PASSES.iter().map(line).collect()
+}
+
+fn kernels() -> String {
+    let width = KERNELS.iter().map(|row| row.entry.name.len()).max().unwrap_or(0);
+    let line = |row: &KernelRow| format!("{:width$}  {:18} {}\n", row.entry.name, row.file, row.instance);
+    KERNELS.iter().map(line).collect()
 }
 
 fn ops() -> String {

@@ -25,8 +25,8 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Outcome {
     let tokens = read_ids(&arguments.tokens)?;
     let artifact = device::open(&arguments.artifact)?;
-    let mut device = device::cpu(&artifact, &arguments.step)?;
-    let values = logits(&mut device, &tokens, Some(arguments.step.chunk))
+    let mut device = device::open_for(&artifact, &arguments.step)?;
+    let values = logits(device.as_mut(), &tokens, Some(arguments.step.chunk))
         .map_err(|error| Failure::at(arguments.tokens.display(), error))?;
     let vocab_size = artifact.plan().model.vocab_size;
     write_logits(&arguments.output, &values, vocab_size)?;

@@ -2,7 +2,6 @@
 
 use crate::device;
 use crate::failure::Outcome;
-use runtime::device::Device;
 use runtime::generate::{GenerateArgs, StepArgs};
 use std::io::Write;
 use std::path::PathBuf;
@@ -25,12 +24,12 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Outcome {
     let artifact = device::open(&arguments.artifact)?;
     let tokenizer = device::tokenizer(&artifact, &arguments.artifact)?;
-    let mut device = device::cpu(&artifact, &arguments.step)?;
+    let mut device = device::open_for(&artifact, &arguments.step)?;
     if !arguments.quiet {
         let model = &artifact.plan().model;
         writeln!(anstream::stderr(), "{}, phase {}, on {}", model.name, model.phase, device.description())?;
     }
-    let summary = arguments.generate.run(&mut device, &tokenizer, &mut anstream::stdout().lock())?;
+    let summary = arguments.generate.run(device.as_mut(), &tokenizer, &mut anstream::stdout().lock())?;
     if !arguments.quiet {
         writeln!(anstream::stderr(), "{summary}")?;
     }

@@ -14,7 +14,16 @@ fn artifacts() -> &'static (TempDir, [PathBuf; 2]) {
         let dir = tempdir().unwrap();
         let paths = ["0", "1"].map(|phase| {
             let output = dir.path().join(format!("nano-{phase}.nemo"));
-            stdout(&["compile", "examples/nano", "--phase", phase, "-o", output.to_str().unwrap()]);
+            stdout(&[
+                "compile",
+                "--kernels",
+                "none",
+                "examples/nano",
+                "--phase",
+                phase,
+                "-o",
+                output.to_str().unwrap(),
+            ]);
             output
         });
         (dir, paths)

@@ -42,6 +42,9 @@ pub const CHECKSUMS_TENSOR: &str = "nemo.checksums";
 /// Name of the tensor that holds the tokenizer.
 pub const TOKENIZER_TENSOR: &str = "tokenizer.json";
 
+/// Begins the names of the tensors that hold compiled kernels; the target follows, for example `sm_89`.
+pub const KERNELS_PREFIX: &str = "kernels.";
+
 /// Tensor data begins at a multiple of this many bytes of the file.
 pub const DATA_ALIGN: usize = 256;
 

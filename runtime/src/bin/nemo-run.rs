@@ -2,9 +2,7 @@
 
 use clap::Parser;
 use runtime::artifact::{Artifact, Verify};
-use runtime::cpu;
-use runtime::device::Device;
-use runtime::generate::{GenerateArgs, GenerateError, StepArgs, Tokenizer};
+use runtime::generate::{GenerateArgs, GenerateError, StepArgs, Tokenizer, open_device};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -41,9 +39,8 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     let verify = if args.skip_checksums { Verify::HeaderOnly } else { Verify::Full };
     let artifact = Artifact::open(&args.model, verify)?;
     let tokenizer = Tokenizer::from_bytes(artifact.tokenizer().ok_or(GenerateError::NoTokenizer)?)?;
-    let options = cpu::Options { threads: args.step.threads, limits: args.step.limits() };
-    let mut device = cpu::Device::new(artifact.plan(), &artifact, &options)?;
-    let summary = args.generate.run(&mut device, &tokenizer, &mut std::io::stdout().lock())?;
+    let mut device = open_device(args.step.device, &artifact, &args.step)?;
+    let summary = args.generate.run(device.as_mut(), &tokenizer, &mut std::io::stdout().lock())?;
     if !args.quiet {
         eprintln!("{}: {summary}", device.description());
     }

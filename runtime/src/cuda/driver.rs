@@ -34,6 +34,16 @@ pub(super) struct Gpu {
     pub(super) smem_per_sm: u32,
 }
 
+/// How many GPUs the driver sees; none without a driver.
+pub fn gpu_count() -> usize {
+    // SAFETY: only looks for the driver by its usual names.
+    if !unsafe { sys::is_culib_present() } {
+        return 0;
+    }
+    let count = result::init().and_then(|()| result::device::get_count());
+    count.map_or(0, |count| usize::try_from(count).unwrap_or(0))
+}
+
 impl Gpu {
     /// Opens GPU number `ordinal` and makes it current for this thread.
     pub(super) fn open(ordinal: u32) -> Result<Gpu, DeviceError> {

@@ -17,4 +17,5 @@ mod tensors;
 mod weights;
 
 pub use device::{Device, LaunchTime, Options};
+pub use driver::gpu_count;
 pub use kernels::KernelImages;

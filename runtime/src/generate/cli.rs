@@ -1,4 +1,4 @@
-use super::{Finish, GenerateError, Generation, Request, Sampling, Tokenizer, generate};
+use super::{DeviceChoice, Finish, GenerateError, Generation, Request, Sampling, Tokenizer, generate};
 use crate::device::{Device, Limits};
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -21,6 +21,9 @@ pub struct StepArgs {
     /// CPU threads [default: one a core]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub threads: Option<usize>,
+    /// Where to run: auto, cpu, cuda or cuda:N; auto takes a GPU if there is one and the artifact has kernels for it
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: DeviceChoice,
 }
 
 impl StepArgs {

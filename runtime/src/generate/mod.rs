@@ -2,6 +2,7 @@
 //! `nemo-run` share.
 
 mod cli;
+mod device;
 mod error;
 mod logits;
 mod sampler;
@@ -9,6 +10,7 @@ mod sequence;
 mod tokenizer;
 
 pub use cli::{GenerateArgs, StepArgs, parse_bytes};
+pub use device::{DeviceChoice, open_device};
 pub use error::GenerateError;
 pub use logits::{logits, write_logits};
 pub use sampler::{Sampler, Sampling};
