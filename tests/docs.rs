@@ -34,3 +34,16 @@ fn lists_the_passes_of_the_table() {
 fn describes_the_ops_of_the_table() {
     check("ops.md", &ir::reference::page());
 }
+
+#[test]
+fn lists_the_kernels_of_the_table() {
+    let mut page = "# CUDA kernels\n\nGenerated from the table in `codegen/src/kernels.rs`: each entry point, the template in \
+                    `codegen/kernels/` and the instance it names. What the kernels of the launch plan compute is said in \
+                    `runtime/src/plan/kernel.rs`.\n\n| entry point | template | instance | threads |\n|---|---|---|---|\n"
+        .to_owned();
+    for row in codegen::kernels::KERNELS {
+        let file = format!("[{0}](../codegen/kernels/{0})", row.file);
+        page += &format!("| {} | {file} | `{}` | {} |\n", row.entry.symbol(), row.instance, row.entry.threads);
+    }
+    check("kernels.md", &page);
+}

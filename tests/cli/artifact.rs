@@ -208,3 +208,9 @@ fn shows_progress_only_on_a_terminal() {
     let args = ["eval", phase(1), "--text", "CONTRIBUTING.md", "--window", "64", "--windows", "2"];
     nemoc().args(args).assert().success().stderr(contains("windows").not());
 }
+
+#[test]
+fn refuses_a_device_that_is_not_there() {
+    refuses(&["run", phase(1), "--prompt", "Hello", "--quiet", "--device", "cuda:77"], &["CUDA failed", "help: "]);
+    nemoc().args(["run", phase(1), "--prompt", "Hello", "--device", "abacus"]).assert().code(2);
+}

@@ -56,3 +56,10 @@ fn lists_every_pass_of_the_table() {
     let names: Vec<&str> = listed.lines().filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(names, passes::PASSES.iter().map(|pass| pass.name).collect::<Vec<_>>());
 }
+
+#[test]
+fn lists_every_kernel_of_the_table() {
+    let listed = stdout(&["list", "kernels"]);
+    let names: Vec<&str> = listed.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(names, codegen::kernels::KERNELS.iter().map(|row| row.entry.name).collect::<Vec<_>>());
+}
