@@ -141,7 +141,8 @@ fn refuses_reading_what_was_never_written_and_writing_what_is_read() {
 
 #[test]
 fn refuses_numbers_that_make_no_sense() {
-    let damage: [(&str, fn(&mut Kernel)); 7] = [
+    type Damage = (&'static str, fn(&mut Kernel));
+    let damage: [Damage; 7] = [
         ("layers.0.in_proj", |kernel| {
             if let Kernel::Linear { in_features, .. } = kernel {
                 *in_features = 0;

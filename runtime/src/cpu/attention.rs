@@ -4,10 +4,9 @@ use super::batch::Chunk;
 use super::emit::{PARALLEL_ELEMENTS, emit};
 use super::kv_cache::{KvCache, KvRows};
 use super::program::{Op, Step};
-use super::simd::{LANES, add_halves, exp, has_fma, madd, simd};
+use super::simd::{LANES, Out, Rows, add_halves, dot_floats, exp, has_fma, madd, simd};
 use super::storage::with_scratch;
 use crate::plan::{BufferId, Emit, StateId};
-use half::{bf16, f16};
 use rayon::prelude::*;
 
 pub(super) struct Attention {
@@ -44,130 +43,108 @@ impl Op for Attention {
 }
 
 impl Attention {
+    /// All tokens of a chunk. The query heads that share a key-value head are taken together.
     fn attend(&self, queries: &[f32], cache: &KvCache, chunk: &Chunk, out: &mut [f32]) {
-        let elements = out.len() * (chunk.position + chunk.len);
-        let head = |(index, out): (usize, &mut [f32])| {
-            let (t, h) = (index / self.heads, index % self.heads);
-            let tokens = chunk.position + t + 1;
-            let view = HeadView {
-                query: &queries[index * self.head_dim..][..self.head_dim],
+        let group = self.heads / self.kv_heads * self.head_dim;
+        let work = out.len() * (chunk.position + chunk.len);
+        let task = |(index, out): (usize, &mut [f32])| {
+            let (t, kv_head) = (index / self.kv_heads, index % self.kv_heads);
+            let head = Head {
                 width: self.kv_heads * self.head_dim,
-                start: h / (self.heads / self.kv_heads) * self.head_dim,
+                start: kv_head * self.head_dim,
+                dim: self.head_dim,
                 scale: self.scale,
             };
-            with_scratch(tokens, |scores| match (cache.keys(tokens), cache.values(tokens)) {
-                (KvRows::F16(keys), KvRows::F16(values)) => attend_f16(&view, keys, values, scores, out),
-                (KvRows::Bf16(keys), KvRows::Bf16(values)) => attend_bf16(&view, keys, values, scores, out),
-                (KvRows::F32(keys), KvRows::F32(values)) => attend_f32(&view, keys, values, scores, out),
-                _ => unreachable!("keys and values share their type"),
-            });
+            head.attend(&queries[index * group..][..group], cache, chunk.position + t + 1, out);
         };
-        if elements < PARALLEL_ELEMENTS {
-            out.chunks_mut(self.head_dim).enumerate().for_each(head);
+        if work < PARALLEL_ELEMENTS {
+            out.chunks_mut(group).enumerate().for_each(task);
         } else {
-            out.par_chunks_mut(self.head_dim).enumerate().for_each(head);
+            out.par_chunks_mut(group).enumerate().for_each(task);
         }
     }
 }
 
-/// One query and where its head lies in the rows of the cache.
-struct HeadView<'a> {
-    query: &'a [f32],
+/// Cache rows are taken this many at a time.
+const BLOCK: usize = 64;
+
+/// Where a key-value head lies in the rows of the cache.
+struct Head {
     width: usize,
     start: usize,
+    dim: usize,
     scale: f32,
 }
 
-/// An element of the cache.
-trait Element: Copy {
-    fn float(self) -> f32;
-}
-
-impl Element for f32 {
-    #[inline(always)]
-    fn float(self) -> f32 {
-        self
+impl Head {
+    /// Scores of all tokens, softmax, then the weighted sum of values from the first token to the last.
+    fn attend(&self, queries: &[f32], cache: &KvCache, tokens: usize, out: &mut [f32]) {
+        let heads = queries.len() / self.dim;
+        with_scratch(heads * (tokens + BLOCK) + BLOCK * self.dim, |scratch: &mut [f32]| {
+            let (scores, scratch) = scratch.split_at_mut(heads * tokens);
+            let (products, rows) = scratch.split_at_mut(heads * BLOCK);
+            let queries = Rows::new(queries, self.dim);
+            for first in (0..tokens).step_by(BLOCK) {
+                let count = BLOCK.min(tokens - first);
+                self.load(cache.keys(tokens), first, &mut rows[..count * self.dim]);
+                let keys = Rows::new(&rows[..count * self.dim], self.dim);
+                dot_floats(keys, queries, Out { data: products, stride: BLOCK });
+                for (scores, products) in scores.chunks_exact_mut(tokens).zip(products.chunks_exact(BLOCK)) {
+                    scores[first..][..count].copy_from_slice(&products[..count]);
+                }
+            }
+            for scores in scores.chunks_exact_mut(tokens) {
+                softmax(scores, self.scale);
+            }
+            out.fill(0.0);
+            for first in (0..tokens).step_by(BLOCK) {
+                let count = BLOCK.min(tokens - first);
+                self.load(cache.values(tokens), first, &mut rows[..count * self.dim]);
+                for (scores, out) in scores.chunks_exact(tokens).zip(out.chunks_exact_mut(self.dim)) {
+                    add_weighted(&scores[first..][..count], &rows[..count * self.dim], out);
+                }
+            }
+        });
     }
-}
 
-impl Element for bf16 {
-    #[inline(always)]
-    fn float(self) -> f32 {
-        f32::from_bits(u32::from(self.to_bits()) << 16)
-    }
-}
-
-impl Element for f16 {
-    #[inline(always)]
-    fn float(self) -> f32 {
-        self.to_f32()
-    }
-}
-
-simd! {
-fn attend_f32(view: &HeadView<'_>, keys: &[f32], values: &[f32], scores: &mut [f32], out: &mut [f32]) {
-    const FMA: bool = has_fma!();
-    attend::<FMA, f32>(view, keys, values, scores, out);
-}
-}
-
-simd! {
-fn attend_bf16(view: &HeadView<'_>, keys: &[bf16], values: &[bf16], scores: &mut [f32], out: &mut [f32]) {
-    const FMA: bool = has_fma!();
-    attend::<FMA, bf16>(view, keys, values, scores, out);
-}
-}
-
-simd! {
-fn attend_f16(view: &HeadView<'_>, keys: &[f16], values: &[f16], scores: &mut [f32], out: &mut [f32]) {
-    const FMA: bool = has_fma!();
-    attend::<FMA, f16>(view, keys, values, scores, out);
-}
-}
-
-/// Scores of all tokens, softmax, then the weighted sum of values from the first token to the last.
-#[inline(always)]
-fn attend<const FMA: bool, E: Element>(
-    view: &HeadView<'_>,
-    keys: &[E],
-    values: &[E],
-    scores: &mut [f32],
-    out: &mut [f32],
-) {
-    let dim = view.query.len();
-    let mut max = f32::NEG_INFINITY;
-    for (score, key) in scores.iter_mut().zip(keys.chunks_exact(view.width)) {
-        *score = dot_key::<FMA, E>(view.query, &key[view.start..][..dim]) * view.scale;
-        max = max.max(*score);
-    }
-    let mut sums = [0.0; LANES];
-    for scores in scores.chunks_mut(LANES) {
-        for (sum, score) in sums.iter_mut().zip(scores) {
-            *score = exp(*score - max);
-            *sum += *score;
+    /// Rows `first..` of this head as floats.
+    fn load(&self, rows: KvRows<'_>, first: usize, to: &mut [f32]) {
+        for (row, to) in to.chunks_exact_mut(self.dim).enumerate() {
+            rows.load((first + row) * self.width + self.start, to);
         }
+    }
+}
+
+simd! {
+fn softmax(scores: &mut [f32], scale: f32) {
+    let max = scores.iter().fold(f32::NEG_INFINITY, |max, score| max.max(score * scale));
+    for score in scores.iter_mut() {
+        *score = exp(*score * scale - max);
+    }
+    let (chunks, rest) = scores.as_chunks::<LANES>();
+    let mut sums = [0.0; LANES];
+    for chunk in chunks {
+        for (sum, score) in sums.iter_mut().zip(chunk) {
+            *sum += score;
+        }
+    }
+    for (sum, score) in sums.iter_mut().zip(rest) {
+        *sum += score;
     }
     let normalizer = 1.0 / add_halves(sums);
-    out.fill(0.0);
-    for (score, value) in scores.iter().zip(values.chunks_exact(view.width)) {
-        let weight = score * normalizer;
-        for (out, value) in out.iter_mut().zip(&value[view.start..][..dim]) {
-            *out = madd::<FMA>(weight, value.float(), *out);
+    for score in scores {
+        *score *= normalizer;
+    }
+}
+}
+
+simd! {
+fn add_weighted(weights: &[f32], rows: &[f32], out: &mut [f32]) {
+    const FMA: bool = has_fma!();
+    for (weight, row) in weights.iter().zip(rows.chunks_exact(out.len())) {
+        for (out, value) in out.iter_mut().zip(row) {
+            *out = madd::<FMA>(*weight, *value, *out);
         }
     }
 }
-
-#[inline(always)]
-fn dot_key<const FMA: bool, E: Element>(query: &[f32], key: &[E]) -> f32 {
-    let ((queries, query_rest), (keys, key_rest)) = (query.as_chunks::<LANES>(), key.as_chunks::<LANES>());
-    let mut sums = [0.0; LANES];
-    for (query, key) in queries.iter().zip(keys) {
-        for lane in 0..LANES {
-            sums[lane] = madd::<FMA>(query[lane], key[lane].float(), sums[lane]);
-        }
-    }
-    for (lane, (query, key)) in query_rest.iter().zip(key_rest).enumerate() {
-        sums[lane] = madd::<FMA>(*query, key.float(), sums[lane]);
-    }
-    add_halves(sums)
 }

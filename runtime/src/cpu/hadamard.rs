@@ -37,7 +37,7 @@ mod tests {
             y[row] = 1.0;
             rotate(&mut y, n);
             for (column, value) in y.iter().enumerate() {
-                let sign = if (row & column).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+                let sign = if (row & column).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
                 assert_eq!(*value, sign / 8.0);
             }
         }

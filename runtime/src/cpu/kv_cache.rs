@@ -23,6 +23,18 @@ pub(super) enum KvRows<'a> {
     Bf16(&'a [bf16]),
 }
 
+impl KvRows<'_> {
+    /// Elements `start..` as floats.
+    pub(super) fn load(self, start: usize, to: &mut [f32]) {
+        let range = start..start + to.len();
+        match self {
+            KvRows::F32(rows) => to.copy_from_slice(&rows[range]),
+            KvRows::F16(rows) => rows[range].convert_to_f32_slice(to),
+            KvRows::Bf16(rows) => rows[range].convert_to_f32_slice(to),
+        }
+    }
+}
+
 impl KvCache {
     pub(super) fn new(dtype: DType, width: usize) -> KvCache {
         KvCache { dtype, width, keys: Storage::default(), values: Storage::default() }

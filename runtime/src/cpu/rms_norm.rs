@@ -2,7 +2,7 @@
 
 use super::emit::{emit, for_rows};
 use super::program::{Op, Step};
-use super::simd::{dot, has_fma, simd};
+use super::simd::{dot, simd};
 use crate::plan::{BufferId, Emit};
 use std::borrow::Cow;
 
@@ -33,12 +33,14 @@ impl Op for RmsNorm<'_> {
     }
 }
 
-simd! {
 /// `y / sqrt(mean(y^2) + eps) * weight`, in place.
 pub(super) fn normalize(y: &mut [f32], weight: Option<&[f32]>, eps: f32) {
-    const FMA: bool = has_fma!();
-    let mean = dot::<FMA>(y, y) / y.len() as f32;
-    let factor = 1.0 / (mean + eps).sqrt();
+    let mean = dot(y, y) / y.len() as f32;
+    scale(y, 1.0 / (mean + eps).sqrt(), weight);
+}
+
+simd! {
+fn scale(y: &mut [f32], factor: f32, weight: Option<&[f32]>) {
     match weight {
         Some(weight) => y.iter_mut().zip(weight).for_each(|(y, weight)| *y = *y * factor * weight),
         None => y.iter_mut().for_each(|y| *y *= factor),

@@ -3,7 +3,7 @@
 use super::batch::Batch;
 use super::emit::PARALLEL_ELEMENTS;
 use super::program::{Op, Step};
-use super::simd::{LANES, add_halves, has_fma, madd, simd};
+use super::simd::{Out, Rows, dot_floats, has_fma, madd, simd};
 use super::slots::Slots;
 use super::storage::Storage;
 use super::tensors::Tensors;
@@ -124,30 +124,18 @@ fn scan(head: &Head<'_>, state: &mut [f32], y: &mut [f32]) {
         let (b, c) = (&row[head.b..][..head.state_size], &row[head.c..][..head.state_size]);
         let dt = softplus(head.dt[t * head.heads + head.head] + head.dt_bias).max(head.dt_min).min(head.dt_max);
         let decay = (dt * head.a).exp();
-        for ((state, y), x) in state.chunks_exact_mut(head.state_size).zip(y).zip(x) {
-            *y = madd::<FMA>(head.d, *x, update::<FMA>(state, decay, dt * x, b, c));
+        for (state, x) in state.chunks_exact_mut(head.state_size).zip(x) {
+            let input = dt * x;
+            for (s, b) in state.iter_mut().zip(b) {
+                *s = madd::<FMA>(*s, decay, input * b);
+            }
+        }
+        dot_floats(Rows::new(state, head.state_size), Rows::new(c, head.state_size), Out { data: y, stride: head.head_dim });
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = madd::<FMA>(head.d, *x, *y);
         }
     }
 }
-}
-
-/// One row of the state: `s = s * decay + input * b`; returns `s . c`.
-#[inline(always)]
-fn update<const FMA: bool>(state: &mut [f32], decay: f32, input: f32, b: &[f32], c: &[f32]) -> f32 {
-    let mut sums = [0.0; LANES];
-    let (states, state_rest) = state.as_chunks_mut::<LANES>();
-    let ((bs, b_rest), (cs, c_rest)) = (b.as_chunks::<LANES>(), c.as_chunks::<LANES>());
-    for ((s, b), c) in states.iter_mut().zip(bs).zip(cs) {
-        for lane in 0..LANES {
-            s[lane] = madd::<FMA>(s[lane], decay, input * b[lane]);
-            sums[lane] = madd::<FMA>(s[lane], c[lane], sums[lane]);
-        }
-    }
-    for (lane, ((s, b), c)) in state_rest.iter_mut().zip(b_rest).zip(c_rest).enumerate() {
-        *s = madd::<FMA>(*s, decay, input * b);
-        sums[lane] = madd::<FMA>(*s, *c, sums[lane]);
-    }
-    add_halves(sums)
 }
 
 /// `ln(1 + e^x)`.

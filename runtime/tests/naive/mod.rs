@@ -342,7 +342,7 @@ fn emitted(emit: &Emit, cols: usize, mut y: Vec<f64>) -> Expected {
     if let Some(block) = emit.hadamard_block {
         for values in y.chunks_mut(block) {
             let sum = |j: usize| -> f64 {
-                let sign = |i: usize| if (i & j).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+                let sign = |i: usize| if (i & j).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
                 values.iter().enumerate().map(|(i, value)| value * sign(i)).sum()
             };
             let rotated: Vec<f64> = (0..block).map(|j| sum(j) / (block as f64).sqrt()).collect();

@@ -1,92 +1,62 @@
-//! From transposed sums to the rows of a buffer.
+//! From the sums of a panel to the rows of a buffer.
 
 use super::super::buffers::Buffers;
-use super::super::emit::PARALLEL_ELEMENTS;
+use super::super::emit::for_rows;
 use super::super::map::relu2;
-use super::{ResolvedSegment, Weight};
+use super::super::simd::simd;
+use super::{ResolvedSegment, Sums, Weight};
 use crate::plan::{BufferId, Epilogue};
-use bytemuck::Pod;
-use rayon::prelude::*;
-use std::ops::Range;
 
-/// Tokens and weight rows of a square that is turned around at once.
-const TILE: usize = 16;
-
-/// `sums` is `[weight rows, tokens]`.
-pub(super) fn run(
-    segment: &ResolvedSegment<'_>,
-    sums: &[u32],
-    x_scale: Option<BufferId>,
-    tokens: Range<usize>,
-    buffers: &mut Buffers,
-) {
+/// Writes the rows of one segment.
+pub(super) fn run(segment: &ResolvedSegment<'_>, sums: &Sums<'_>, x_scale: Option<BufferId>, buffers: &mut Buffers) {
+    let rows = segment.rows;
+    let range = sums.tokens.start * rows..sums.tokens.end * rows;
     if segment.epilogue == Epilogue::Accumulator {
-        buffers.write(segment.out, |_, out: &mut [i32]| {
-            let out = &mut out[tokens.start * segment.rows..tokens.end * segment.rows];
-            transpose(bytemuck::cast_slice::<u32, i32>(sums), segment.rows, out, |out, sum, _, _| *out = sum);
+        return buffers.write(segment.out, |_, out: &mut [i32]| {
+            for_rows(&mut out[range], rows, |t, out| {
+                for (first, sums) in sums.pieces(segment, t) {
+                    out[first..][..sums.len()].copy_from_slice(bytemuck::cast_slice(sums));
+                }
+            });
         });
-        return;
     }
     buffers.write(segment.out, |buffers, out: &mut [f32]| {
-        let out = &mut out[tokens.start * segment.rows..tokens.end * segment.rows];
-        let x_scale = x_scale.map_or(&[][..], |scale| &buffers.floats(scale)[tokens]);
-        store(segment, sums, x_scale, out);
+        let x_scale = x_scale.map(|scale| &buffers.floats(scale)[sums.tokens.clone()]);
+        for_rows(&mut out[range], rows, |t, out| {
+            let x_scale = x_scale.map_or(1.0, |scale| scale[t]);
+            for (first, sums) in sums.pieces(segment, t) {
+                let out = &mut out[first..][..sums.len()];
+                match &segment.weight {
+                    Weight::W8 { scale, .. } | Weight::W4TwoLevel { scale, .. } => {
+                        let scale = &scale[first..][..sums.len()];
+                        store_integers(bytemuck::cast_slice(sums), x_scale, scale, segment.epilogue, out);
+                    }
+                    _ => store_floats(bytemuck::cast_slice(sums), x_scale, segment.epilogue, out),
+                }
+            }
+        });
     });
 }
 
-fn store(segment: &ResolvedSegment<'_>, sums: &[u32], x_scale: &[f32], out: &mut [f32]) {
-    match &segment.weight {
-        Weight::W8 { scale, .. } | Weight::W4TwoLevel { scale, .. } => {
-            let sums: &[i32] = bytemuck::cast_slice(sums);
-            finish(segment, sums, out, |sum, t, n| sum as f32 * (x_scale[t] * scale[n]));
-        }
-        Weight::W4Group { .. } => {
-            let sums: &[f32] = bytemuck::cast_slice(sums);
-            finish(segment, sums, out, |sum, t, _| sum * x_scale[t]);
-        }
-        Weight::F32(_) | Weight::F16(_) | Weight::Bf16(_) => {
-            let sums: &[f32] = bytemuck::cast_slice(sums);
-            finish(segment, sums, out, |sum, _, _| sum);
-        }
-    }
+simd! {
+fn store_integers(sums: &[i32], x_scale: f32, scale: &[f32], epilogue: Epilogue, out: &mut [f32]) {
+    let values = sums.iter().zip(scale).map(|(sum, scale)| *sum as f32 * (x_scale * scale));
+    store(values, epilogue, out);
+}
 }
 
-fn finish<S: Pod + Sync>(
-    segment: &ResolvedSegment<'_>,
-    sums: &[S],
-    out: &mut [f32],
-    value: impl Fn(S, usize, usize) -> f32 + Sync,
-) {
-    let rows = segment.rows;
-    match segment.epilogue {
-        Epilogue::Accumulate => transpose(sums, rows, out, |out, sum, t, n| *out += value(sum, t, n)),
-        Epilogue::Relu2 => transpose(sums, rows, out, |out, sum, t, n| *out = relu2(value(sum, t, n))),
-        _ => transpose(sums, rows, out, |out, sum, t, n| *out = value(sum, t, n)),
-    }
+simd! {
+/// Float weights come with an `x_scale` of 1, which changes no bit.
+fn store_floats(sums: &[f32], x_scale: f32, epilogue: Epilogue, out: &mut [f32]) {
+    store(sums.iter().map(|sum| sum * x_scale), epilogue, out);
+}
 }
 
-/// Calls `f(out[t, n], sums[n, t], t, n)` for all t and n.
-fn transpose<S: Pod + Sync, O: Send>(
-    sums: &[S],
-    rows: usize,
-    out: &mut [O],
-    f: impl Fn(&mut O, S, usize, usize) + Sync,
-) {
-    let tokens = out.len() / rows;
-    let band = |(index, band): (usize, &mut [O])| {
-        for n in (0..rows).step_by(TILE) {
-            let end = rows.min(n + TILE);
-            for (i, out) in band.chunks_exact_mut(rows).enumerate() {
-                let t = index * TILE + i;
-                for (n, out) in (n..end).zip(&mut out[n..end]) {
-                    f(out, sums[n * tokens + t], t, n);
-                }
-            }
-        }
-    };
-    if out.len() < PARALLEL_ELEMENTS {
-        out.chunks_mut(TILE * rows).enumerate().for_each(band);
-    } else {
-        out.par_chunks_mut(TILE * rows).enumerate().for_each(band);
+#[inline(always)]
+fn store(values: impl Iterator<Item = f32>, epilogue: Epilogue, out: &mut [f32]) {
+    match epilogue {
+        Epilogue::Accumulate => out.iter_mut().zip(values).for_each(|(out, y)| *out += y),
+        Epilogue::Relu2 => out.iter_mut().zip(values).for_each(|(out, y)| *out = relu2(y)),
+        Epilogue::Store | Epilogue::Accumulator => out.iter_mut().zip(values).for_each(|(out, y)| *out = y),
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! One code path for one token and for many. Tokens are taken in panels whose activations stay in the second-level
 //! cache; all threads share the weight rows of a panel; a thread multiplies a few weight rows, unpacked once, with
-//! every token of the panel. The sums arrive transposed, `[weight row, token]`, and the epilogue turns them around.
+//! every token of the panel. The sums of a task lie together, `[token, weight row of the task]`, because threads cannot
+//! share the rows of a buffer; the epilogue moves them there.
 
 mod epilogue;
 mod weight;
@@ -95,30 +96,48 @@ impl<'a> Linear<'a> {
         }
     }
 
-    /// Sums of all weight rows with the tokens of a panel.
-    fn multiply(&self, input: Input<'_>, tokens: usize, sums: &mut [u32]) {
-        let work = self.rows * tokens * self.in_features;
-        if work < 4 * PARALLEL_ELEMENTS {
-            return self.multiply_rows(0, input, tokens, sums);
+    /// How many weight rows a task has.
+    fn task_rows(&self, tokens: usize) -> usize {
+        if self.rows * tokens * self.in_features < 4 * PARALLEL_ELEMENTS {
+            return self.rows;
         }
         let tasks = TASKS_PER_THREAD * rayon::current_num_threads();
-        let rows = self.rows.div_ceil(tasks).next_multiple_of(ROW_BLOCK);
-        let chunks = sums.par_chunks_mut(rows * tokens).enumerate();
-        chunks.for_each(|(index, sums)| self.multiply_rows(index * rows, input, tokens, sums));
+        self.rows.div_ceil(tasks).next_multiple_of(ROW_BLOCK)
     }
 
-    /// `sums` is `[some rows from first on, tokens]`; they may belong to several segments.
-    fn multiply_rows(&self, first: usize, input: Input<'_>, tokens: usize, sums: &mut [u32]) {
-        let end = first + sums.len() / tokens;
-        for segment in &self.segments {
-            let rows = first.max(segment.start)..end.min(segment.start + segment.rows);
-            if !rows.is_empty() {
-                let sums = &mut sums[(rows.start - first) * tokens..(rows.end - first) * tokens];
-                let rows = rows.start - segment.start..rows.end - segment.start;
-                segment.weight.multiply(rows, input, sums);
+    /// The part of each segment that a task of rows `first..end` computes.
+    fn parts(&self, task: Range<usize>) -> impl Iterator<Item = Part<'_, 'a>> {
+        self.segments.iter().filter_map(move |segment| {
+            let start = task.start.max(segment.start);
+            let end = task.end.min(segment.start + segment.rows);
+            let rows = start.checked_sub(segment.start)?..end.checked_sub(segment.start)?;
+            (!rows.is_empty()).then_some(Part { segment, rows, offset: start - task.start })
+        })
+    }
+
+    /// Sums of all weight rows with the tokens of a panel.
+    fn multiply(&self, input: Input<'_>, tokens: usize, task_rows: usize, sums: &mut [u32]) {
+        let task = |(index, sums): (usize, &mut [u32])| {
+            let first = index * task_rows;
+            for part in self.parts(first..first + sums.len() / tokens) {
+                let sums = &mut sums[part.offset * tokens..][..part.rows.len() * tokens];
+                part.segment.weight.multiply(part.rows, input, sums);
             }
+        };
+        if task_rows == self.rows {
+            task((0, sums));
+        } else {
+            sums.par_chunks_mut(task_rows * tokens).enumerate().for_each(task);
         }
     }
+}
+
+/// Some rows of a segment.
+struct Part<'s, 'a> {
+    segment: &'s ResolvedSegment<'a>,
+    rows: Range<usize>,
+    /// Their place among the rows of the task.
+    offset: usize,
 }
 
 impl Op for Linear<'_> {
@@ -132,12 +151,33 @@ impl Op for Linear<'_> {
         for start in (0..rows).step_by(panel) {
             let tokens = start..(start + panel).min(rows);
             let count = tokens.len();
+            let task_rows = self.task_rows(count);
             let sums: &mut [u32] = step.scratch.results.scratch(self.rows * count);
-            self.multiply(self.input(step.buffers, tokens.clone()), count, sums);
+            self.multiply(self.input(step.buffers, tokens.clone()), count, task_rows, sums);
             for segment in &self.segments {
-                let sums = &sums[segment.start * count..][..segment.rows * count];
-                epilogue::run(segment, sums, scale, tokens.clone(), step.buffers);
+                epilogue::run(segment, &Sums { sums, tokens: tokens.clone(), task_rows }, scale, step.buffers);
             }
         }
+    }
+}
+
+/// The sums of a panel, task by task.
+struct Sums<'a> {
+    sums: &'a [u32],
+    tokens: Range<usize>,
+    task_rows: usize,
+}
+
+impl Sums<'_> {
+    /// The sums of one token with the rows of a segment: pieces of consecutive rows, each with its first row.
+    fn pieces<'s>(&'s self, segment: &ResolvedSegment<'_>, t: usize) -> impl Iterator<Item = (usize, &'s [u32])> {
+        let (start, end) = (segment.start, segment.start + segment.rows);
+        let (count, task_rows) = (self.tokens.len(), self.task_rows);
+        (start / task_rows..end.div_ceil(task_rows)).map(move |task| {
+            let first = start.max(task * task_rows);
+            let rows = end.min((task + 1) * task_rows) - first;
+            // A part begins where its first row would if every row had `count` sums.
+            (first - start, &self.sums[first * count + t * rows..][..rows])
+        })
     }
 }

@@ -1,6 +1,6 @@
 //! Weight rows in every stored format.
 
-use super::super::simd::{Rows, dot_bytes, dot_floats, simd};
+use super::super::simd::{Out, Rows, dot_bytes, dot_floats, simd};
 use super::super::storage::with_scratch;
 use super::super::tensors::Tensors;
 use super::{Input, ROW_BLOCK};
@@ -76,7 +76,7 @@ impl<'a> Weight<'a> {
         })
     }
 
-    /// `sums[r, t]` = row r times token t, before the epilogue: i32 where the format sums integers, else f32.
+    /// `sums[t, r]` = row r times token t, before the epilogue: i32 where the format sums integers, else f32.
     pub(super) fn multiply(&self, rows: Range<usize>, input: Input<'_>, sums: &mut [u32]) {
         match input {
             Input::Float(x) => self.multiply_floats(rows, x, bytemuck::cast_slice_mut(sums)),
@@ -86,41 +86,46 @@ impl<'a> Weight<'a> {
 
     fn multiply_floats(&self, rows: Range<usize>, x: Rows<'_, f32>, sums: &mut [f32]) {
         match self {
-            Weight::F32(matrix) => dot_floats(Rows::new(matrix.rows(rows), matrix.cols), x, sums),
-            Weight::F16(matrix) => unpacked(rows, matrix.cols, x.count(), sums, |rows, w: &mut [f32], sums| {
+            Weight::F32(matrix) => {
+                let stride = rows.len();
+                dot_floats(Rows::new(matrix.rows(rows), matrix.cols), x, Out { data: sums, stride });
+            }
+            Weight::F16(matrix) => unpacked(rows, matrix.cols, x.count(), sums, |rows, w: &mut [f32], out| {
                 matrix.rows(rows).convert_to_f32_slice(w);
-                dot_floats(Rows::new(w, matrix.cols), x, sums);
+                dot_floats(Rows::new(w, matrix.cols), x, out);
             }),
-            Weight::Bf16(matrix) => unpacked(rows, matrix.cols, x.count(), sums, |rows, w: &mut [f32], sums| {
+            Weight::Bf16(matrix) => unpacked(rows, matrix.cols, x.count(), sums, |rows, w: &mut [f32], out| {
                 widen(matrix.rows(rows), w);
-                dot_floats(Rows::new(w, matrix.cols), x, sums);
+                dot_floats(Rows::new(w, matrix.cols), x, out);
             }),
             _ => unreachable!("a validated plan multiplies floats with float weights"),
         }
     }
 
     fn multiply_bytes(&self, rows: Range<usize>, x: Rows<'_, u8>, signed: bool, sums: &mut [u32]) {
-        let tokens = x.count();
         match self {
             Weight::W8 { q, .. } => {
-                dot_bytes(Rows::new(q.rows(rows), q.cols), x, signed, bytemuck::cast_slice_mut(sums));
+                let out = Out { stride: rows.len(), data: bytemuck::cast_slice_mut(sums) };
+                dot_bytes(Rows::new(q.rows(rows), q.cols), x, signed, out);
             }
             Weight::W4TwoLevel { q, steps, .. } => {
-                unpacked(rows, q.cols(), tokens, sums, |rows, w: &mut [i8], sums| {
+                let sums = bytemuck::cast_slice_mut(sums);
+                unpacked(rows, q.cols(), x.count(), sums, |rows, w: &mut [i8], out| {
                     for (row, w) in rows.zip(w.chunks_exact_mut(q.cols())) {
                         q.unpack(row, w);
                         scale_groups(w, steps.row(row), q.group_size);
                     }
-                    dot_bytes(Rows::new(w, q.cols()), x, signed, bytemuck::cast_slice_mut(sums));
+                    dot_bytes(Rows::new(w, q.cols()), x, signed, out);
                 });
             }
             Weight::W4Group { q, scales } => {
-                unpacked(rows, q.cols(), tokens, sums, |rows, w: &mut [i8], sums| {
+                let sums = bytemuck::cast_slice_mut(sums);
+                unpacked(rows, q.cols(), x.count(), sums, |rows, w: &mut [i8], out| {
                     for (row, w) in rows.clone().zip(w.chunks_exact_mut(q.cols())) {
                         q.unpack(row, w);
                     }
                     let scales = Rows::new(scales.rows(rows), scales.cols);
-                    group_sums(w, scales, q, x, signed, bytemuck::cast_slice_mut(sums));
+                    group_sums(w, scales, q, x, signed, out);
                 });
             }
             _ => unreachable!("a validated plan multiplies bytes with integer weights"),
@@ -152,38 +157,55 @@ impl<'a> Weight<'a> {
     }
 }
 
-/// Calls `multiply(rows, unpacked weights, sums)` for a few rows at a time.
+/// With few tokens, unpacked rows are used a few times only and should not leave the first-level cache.
+const UNPACKED_BYTES: usize = 8 << 10;
+
+/// Calls `multiply(rows, unpacked weights, sums of these rows)` for a few rows at a time.
 fn unpacked<T: bytemuck::Pod, S>(
     rows: Range<usize>,
     cols: usize,
     tokens: usize,
     sums: &mut [S],
-    multiply: impl Fn(Range<usize>, &mut [T], &mut [S]),
+    multiply: impl Fn(Range<usize>, &mut [T], Out<'_, S>),
 ) {
-    with_scratch(ROW_BLOCK * cols, |weights: &mut [T]| {
-        for (block, sums) in sums.chunks_mut(ROW_BLOCK * tokens).enumerate() {
-            let first = rows.start + block * ROW_BLOCK;
-            let count = sums.len() / tokens;
-            multiply(first..first + count, &mut weights[..count * cols], sums);
+    let few = (UNPACKED_BYTES / (cols * size_of::<T>())).clamp(1, ROW_BLOCK);
+    let block = if tokens < ROW_BLOCK { few } else { ROW_BLOCK };
+    with_scratch(block * cols, |weights: &mut [T]| {
+        for first in rows.clone().step_by(block) {
+            let end = rows.end.min(first + block);
+            let out = Out { data: &mut sums[first - rows.start..], stride: rows.len() };
+            multiply(first..end, &mut weights[..(end - first) * cols], out);
         }
     });
 }
 
 /// Sums over groups, first to last, of the exact sum of a group times its scale.
-fn group_sums(weights: &[i8], scales: Rows<'_, f16>, q: &Nibbles<'_>, x: Rows<'_, u8>, signed: bool, sums: &mut [f32]) {
-    let tokens = x.count();
+fn group_sums(
+    weights: &[i8],
+    scales: Rows<'_, f16>,
+    q: &Nibbles<'_>,
+    x: Rows<'_, u8>,
+    signed: bool,
+    out: Out<'_, f32>,
+) {
+    let rows = weights.len() / q.cols();
     let mut partial = [0; ROW_BLOCK * GROUP_TOKENS];
-    sums.fill(0.0);
-    for first in (0..tokens).step_by(GROUP_TOKENS) {
-        let x = x.only(first, GROUP_TOKENS.min(tokens - first));
+    for first in (0..x.count()).step_by(GROUP_TOKENS) {
+        let x = x.only(first, GROUP_TOKENS.min(x.count() - first));
         for (group, start) in (0..q.cols()).step_by(q.group_size).enumerate() {
             let len = q.group_size.min(q.cols() - start);
-            let partial = &mut partial[..weights.len() / q.cols() * x.count()];
-            dot_bytes(Rows::new(weights, q.cols()).columns(start, len), x.columns(start, len), signed, partial);
-            for (row, partial) in partial.chunks_exact(x.count()).enumerate() {
-                let scale = scales.get(row)[group].to_f32();
-                let sums = &mut sums[row * tokens + first..][..x.count()];
-                sums.iter_mut().zip(partial).for_each(|(sum, partial)| *sum += *partial as f32 * scale);
+            let weights = Rows::new(weights, q.cols()).columns(start, len);
+            dot_bytes(weights, x.columns(start, len), signed, Out { data: &mut partial, stride: rows });
+            let mut row_scales = [0.0; ROW_BLOCK];
+            for (row, scale) in row_scales[..rows].iter_mut().enumerate() {
+                *scale = scales.get(row)[group].to_f32();
+            }
+            for (t, partial) in partial.chunks_exact(rows).take(x.count()).enumerate() {
+                let sums = &mut out.data[(first + t) * out.stride..][..rows];
+                for ((sum, partial), scale) in sums.iter_mut().zip(partial).zip(row_scales) {
+                    let before = if group == 0 { 0.0 } else { *sum };
+                    *sum = before + *partial as f32 * scale;
+                }
             }
         }
     }

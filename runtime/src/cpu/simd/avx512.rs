@@ -12,7 +12,10 @@ pub(super) fn dot_floats<const R: usize, const T: usize>(w: [&[f32]; R], x: [&[f
     let x_chunks = x.map(|row| &row.as_chunks::<LANES>().0[..chunks]);
     let mut sums = [[_mm512_setzero_ps(); T]; R];
     for c in 0..chunks {
-        let xs = x_chunks.map(|row| load_floats(&row[c]));
+        let mut xs = [_mm512_setzero_ps(); T];
+        for t in 0..T {
+            xs[t] = load_floats(&x_chunks[t][c]);
+        }
         for r in 0..R {
             let weights = load_floats(&w_chunks[r][c]);
             for t in 0..T {
@@ -29,7 +32,13 @@ pub(super) fn dot_floats<const R: usize, const T: usize>(w: [&[f32]; R], x: [&[f
             }
         }
     }
-    sums.map(|row| row.map(|sums| add_halves(sums)))
+    let mut out = [[0.0; T]; R];
+    for r in 0..R {
+        for t in 0..T {
+            out[r][t] = add_halves(sums[r][t]);
+        }
+    }
+    out
 }
 
 /// `vpdpbusd` multiplies unsigned by signed bytes. Signed activations are offset by 128 to become unsigned, and
@@ -46,7 +55,10 @@ pub(super) fn dot_bytes<const R: usize, const T: usize>(w: [&[i8]; R], x: [&[u8]
     let mut sums = [[_mm512_setzero_si512(); T]; R];
     let mut offsets = [_mm512_setzero_si512(); R];
     for c in 0..chunks {
-        let xs = x_chunks.map(|row| _mm512_xor_si512(load_bytes(&row[c]), offset));
+        let mut xs = [offset; T];
+        for t in 0..T {
+            xs[t] = _mm512_xor_si512(load_bytes(&x_chunks[t][c]), offset);
+        }
         for r in 0..R {
             let weights = load_bytes(&w_chunks[r][c]);
             offsets[r] = _mm512_dpbusd_epi32(offsets[r], offset, weights);
@@ -65,7 +77,13 @@ pub(super) fn dot_bytes<const R: usize, const T: usize>(w: [&[i8]; R], x: [&[u8]
             }
         }
     }
-    std::array::from_fn(|r| sums[r].map(|sum| _mm512_reduce_add_epi32(_mm512_sub_epi32(sum, offsets[r]))))
+    let mut out = [[0; T]; R];
+    for r in 0..R {
+        for t in 0..T {
+            out[r][t] = _mm512_reduce_add_epi32(_mm512_sub_epi32(sums[r][t], offsets[r]));
+        }
+    }
+    out
 }
 
 /// One unaligned load: the compiler merges the eight words.

@@ -1,6 +1,6 @@
 //! Many dot products at once: every row of one matrix with every row of another.
 
-use super::{has_fma, portable, simd};
+use super::{portable, simd};
 
 /// Columns `start..start + len` of a row-major matrix.
 #[derive(Clone, Copy)]
@@ -45,62 +45,72 @@ impl<'a, T> Rows<'a, T> {
     }
 }
 
-/// Fills `out[r * T + t]` tile by tile: 4 x 4 where both sides have rows left, narrower at the borders.
+/// Up to this many tokens, weight rows are taken one by one: they come from memory, which reads one stream faster than
+/// four. With more tokens they come from the cache most of the time.
+const STREAMED_TOKENS: usize = 8;
+
+/// Where products go: `data[t * stride + r]`.
+pub(crate) struct Out<'a, Y> {
+    pub(crate) data: &'a mut [Y],
+    pub(crate) stride: usize,
+}
+
+/// Fills `out` tile by tile. A tile of 4 x 4 loads each row once for four products.
 #[inline(always)]
 fn tiles<W, X, Y: Copy>(
     w: Rows<'_, W>,
     x: Rows<'_, X>,
-    out: &mut [Y],
-    tile: (
-        impl Fn([&[W]; 4], [&[X]; 4]) -> [[Y; 4]; 4],
-        impl Fn([&[W]; 4], [&[X]; 1]) -> [[Y; 1]; 4],
-        impl Fn([&[W]; 1], [&[X]; 1]) -> [[Y; 1]; 1],
-    ),
+    out: Out<'_, Y>,
+    tile_4x4: impl Fn([&[W]; 4], [&[X]; 4]) -> [[Y; 4]; 4],
+    tile_1x4: impl Fn([&[W]; 1], [&[X]; 4]) -> [[Y; 4]; 1],
+    tile_1x1: impl Fn([&[W]; 1], [&[X]; 1]) -> [[Y; 1]; 1],
 ) {
     let (rows, tokens) = (w.count(), x.count());
-    let whole = rows - rows % 4;
-    for r in (0..whole).step_by(4) {
+    let Out { data, stride } = out;
+    let grouped = if tokens > STREAMED_TOKENS { rows - rows % 4 } else { 0 };
+    let whole = tokens - tokens % 4;
+    for r in (0..grouped).step_by(4) {
         let weights = w.take::<4>(r);
-        let mut t = 0;
-        while t + 4 <= tokens {
-            for (i, sums) in tile.0(weights, x.take::<4>(t)).iter().enumerate() {
-                out[(r + i) * tokens + t..][..4].copy_from_slice(sums);
+        for t in (0..whole).step_by(4) {
+            let sums = tile_4x4(weights, x.take::<4>(t));
+            for i in 0..4 {
+                data[(t + i) * stride + r..][..4].copy_from_slice(&[sums[0][i], sums[1][i], sums[2][i], sums[3][i]]);
             }
-            t += 4;
         }
-        for t in t..tokens {
-            for (i, sums) in tile.1(weights, x.take::<1>(t)).iter().enumerate() {
-                out[(r + i) * tokens + t] = sums[0];
+        for t in whole..tokens {
+            for (i, weights) in weights.iter().enumerate() {
+                data[t * stride + r + i] = tile_1x1([weights], x.take::<1>(t))[0][0];
             }
         }
     }
-    for r in whole..rows {
-        for t in 0..tokens {
-            out[r * tokens + t] = tile.2(w.take::<1>(r), x.take::<1>(t))[0][0];
+    for r in grouped..rows {
+        for t in (0..whole).step_by(4) {
+            let sums = tile_1x4(w.take::<1>(r), x.take::<4>(t))[0];
+            for (i, sum) in sums.into_iter().enumerate() {
+                data[(t + i) * stride + r] = sum;
+            }
+        }
+        for t in whole..tokens {
+            data[t * stride + r] = tile_1x1(w.take::<1>(r), x.take::<1>(t))[0][0];
         }
     }
 }
 
 simd! {
-/// `out[r * T + t] = w[r] . x[t]`, with `T` rows in `x`.
-pub(crate) fn dot_floats(w: Rows<'_, f32>, x: Rows<'_, f32>, out: &mut [f32]) {
+/// `out[t, r] = w[r] . x[t]`.
+pub(crate) fn dot_floats(w: Rows<'_, f32>, x: Rows<'_, f32>, out: Out<'_, f32>) {
     multiversion::target::match_target! {
         "x86_64+avx512f+avx512bw+avx512vl+avx512dq+avx512vnni" => {
-            use super::avx512::dot_floats;
-            tiles(w, x, out, (|w, x| dot_floats(w, x), |w, x| dot_floats(w, x), |w, x| dot_floats(w, x)));
+            use super::avx512::dot_floats as dot;
+            tiles(w, x, out, |w, x| dot(w, x), |w, x| dot(w, x), |w, x| dot(w, x));
         },
         "x86_64+avx2+fma" => {
-            use super::avx2::dot_floats;
-            tiles(w, x, out, (|w, x| dot_floats(w, x), |w, x| dot_floats(w, x), |w, x| dot_floats(w, x)));
+            use super::avx2::dot_floats as dot;
+            tiles(w, x, out, |w, x| dot(w, x), |w, x| dot(w, x), |w, x| dot(w, x));
         },
         _ => {
-            const FMA: bool = has_fma!();
-            let dot = portable::dot::<FMA>;
-            tiles(w, x, out, (
-                |w, x| w.map(|w| x.map(|x| dot(w, x))),
-                |w, x| w.map(|w| x.map(|x| dot(w, x))),
-                |w, x| w.map(|w| x.map(|x| dot(w, x))),
-            ));
+            use portable::dot_floats;
+            tiles(w, x, out, dot_floats, dot_floats, dot_floats);
         },
     }
 }
@@ -108,32 +118,31 @@ pub(crate) fn dot_floats(w: Rows<'_, f32>, x: Rows<'_, f32>, out: &mut [f32]) {
 
 simd! {
 /// The same for signed weights and byte activations, exactly. Rows are a multiple of 32 long.
-pub(crate) fn dot_bytes(w: Rows<'_, i8>, x: Rows<'_, u8>, signed: bool, out: &mut [i32]) {
+pub(crate) fn dot_bytes(w: Rows<'_, i8>, x: Rows<'_, u8>, signed: bool, out: Out<'_, i32>) {
     multiversion::target::match_target! {
         "x86_64+avx512f+avx512bw+avx512vl+avx512dq+avx512vnni" => {
-            use super::avx512::dot_bytes;
-            tiles(w, x, out, (
-                |w, x| dot_bytes(w, x, signed),
-                |w, x| dot_bytes(w, x, signed),
-                |w, x| dot_bytes(w, x, signed),
-            ));
+            use super::avx512::dot_bytes as dot;
+            tiles(w, x, out, |w, x| dot(w, x, signed), |w, x| dot(w, x, signed), |w, x| dot(w, x, signed));
         },
         "x86_64+avx2+fma" => {
-            use super::avx2::dot_bytes;
-            tiles(w, x, out, (
-                |w, x| dot_bytes(w, x, signed),
-                |w, x| dot_bytes(w, x, signed),
-                |w, x| dot_bytes(w, x, signed),
-            ));
+            use super::avx2::dot_bytes as dot;
+            tiles(w, x, out, |w, x| dot(w, x, signed), |w, x| dot(w, x, signed), |w, x| dot(w, x, signed));
         },
         _ => {
-            let dot = portable::dot_bytes;
-            tiles(w, x, out, (
-                |w, x| w.map(|w| x.map(|x| dot(w, x, signed))),
-                |w, x| w.map(|w| x.map(|x| dot(w, x, signed))),
-                |w, x| w.map(|w| x.map(|x| dot(w, x, signed))),
-            ));
+            use portable::dot_bytes as dot;
+            tiles(w, x, out, |w, x| dot(w, x, signed), |w, x| dot(w, x, signed), |w, x| dot(w, x, signed));
         },
+    }
+}
+}
+
+simd! {
+/// One dot product of two rows of equal length.
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    multiversion::target::match_target! {
+        "x86_64+avx512f+avx512bw+avx512vl+avx512dq+avx512vnni" => super::avx512::dot_floats([a], [b])[0][0],
+        "x86_64+avx2+fma" => super::avx2::dot_floats([a], [b])[0][0],
+        _ => portable::dot_floats([a], [b])[0][0],
     }
 }
 }
@@ -154,37 +163,36 @@ mod tests {
 
     proptest! {
         #[test]
-        fn integer_dots_equal_naive_i64(rows in 1usize..10, tokens in 1usize..10, chunks in 1usize..7, seed: u64, signed: bool) {
+        fn integer_dots_equal_naive_i64(rows in 1usize..10, tokens in 1usize..14, chunks in 1usize..7, seed: u64, signed: bool) {
             let k = chunks * 32;
             let (w, x) = (bytes(rows * k, seed), bytes(tokens * k, !seed));
             let w: Vec<i8> = w.iter().map(|&w| w as i8).collect();
             let mut out = vec![0; rows * tokens];
-            dot_bytes(Rows::new(&w, k), Rows::new(&x, k), signed, &mut out);
+            dot_bytes(Rows::new(&w, k), Rows::new(&x, k), signed, Out { data: &mut out, stride: rows });
             for r in 0..rows {
                 for t in 0..tokens {
                     let value = |i: usize| if signed { i64::from(x[t * k + i] as i8) } else { i64::from(x[t * k + i]) };
                     let expected: i64 = (0..k).map(|i| i64::from(w[r * k + i]) * value(i)).sum();
-                    prop_assert_eq!(i64::from(out[r * tokens + t]), expected);
+                    prop_assert_eq!(i64::from(out[t * rows + r]), expected);
                 }
             }
         }
 
         #[test]
-        fn float_dots_have_the_same_bits_in_every_tile(rows in 1usize..10, tokens in 1usize..10, k in 1usize..200, seed: u64) {
+        fn float_dots_have_the_same_bits_in_every_tile(rows in 1usize..10, tokens in 1usize..14, k in 1usize..200, seed: u64) {
             let float = |b: &u8| f32::from(*b) / 37.0 - 3.0;
             let w: Vec<f32> = bytes(rows * k, seed).iter().map(float).collect();
             let x: Vec<f32> = bytes(tokens * k, !seed).iter().map(float).collect();
             let mut out = vec![0.0; rows * tokens];
-            dot_floats(Rows::new(&w, k), Rows::new(&x, k), &mut out);
+            dot_floats(Rows::new(&w, k), Rows::new(&x, k), Out { data: &mut out, stride: rows });
             for r in 0..rows {
                 for t in 0..tokens {
                     let (w, x) = (&w[r * k..][..k], &x[t * k..][..k]);
-                    let mut single = [0.0];
-                    dot_floats(Rows::new(w, k), Rows::new(x, k), &mut single);
-                    prop_assert_eq!(single[0].to_bits(), out[r * tokens + t].to_bits());
+                    let single = dot(w, x);
+                    prop_assert_eq!(single.to_bits(), out[t * rows + r].to_bits());
                     let exact: f64 = w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
                     let size: f64 = w.iter().zip(x).map(|(w, x)| f64::from(*w * *x).abs()).sum();
-                    prop_assert!((f64::from(single[0]) - exact).abs() <= 1e-6 * size + 1e-12);
+                    prop_assert!((f64::from(single) - exact).abs() <= 1e-6 * size + 1e-12);
                 }
             }
         }

@@ -12,9 +12,9 @@ mod dot;
 mod exp;
 mod portable;
 
-pub(crate) use dot::{Rows, dot_bytes, dot_floats};
+pub(crate) use dot::{Out, Rows, dot, dot_bytes, dot_floats};
 pub(crate) use exp::exp;
-pub(crate) use portable::{add_halves, dot, madd};
+pub(crate) use portable::{add_halves, madd};
 
 /// Number of running sums of a float reduction.
 pub(crate) const LANES: usize = 16;

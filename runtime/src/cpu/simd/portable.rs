@@ -21,11 +21,16 @@ pub(crate) fn add_halves(mut sums: [f32; LANES]) -> f32 {
     sums[0]
 }
 
-/// Dot product of two rows of equal length.
+/// Dot products of rows of equal length.
 #[inline(always)]
-pub(crate) fn dot<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
-    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
-    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
+pub(super) fn dot_floats<const R: usize, const T: usize>(w: [&[f32]; R], x: [&[f32]; T]) -> [[f32; T]; R] {
+    w.map(|w| x.map(|x| dot_row(w, x)))
+}
+
+#[inline(always)]
+fn dot_row(a: &[f32], b: &[f32]) -> f32 {
+    const FMA: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
+    let ((a_chunks, a_rest), (b_chunks, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     let mut sums = [0.0; LANES];
     for (a, b) in a_chunks.iter().zip(b_chunks) {
         for lane in 0..LANES {
@@ -38,9 +43,14 @@ pub(crate) fn dot<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
     add_halves(sums)
 }
 
-/// Exact dot product of signed weights with activations that are signed or unsigned bytes.
+/// Exact dot products of signed weights with activations that are signed or unsigned bytes.
 #[inline(always)]
-pub(super) fn dot_bytes(w: &[i8], x: &[u8], signed: bool) -> i32 {
+pub(super) fn dot_bytes<const R: usize, const T: usize>(w: [&[i8]; R], x: [&[u8]; T], signed: bool) -> [[i32; T]; R] {
+    w.map(|w| x.map(|x| dot_byte_row(w, x, signed)))
+}
+
+#[inline(always)]
+fn dot_byte_row(w: &[i8], x: &[u8], signed: bool) -> i32 {
     if signed {
         w.iter().zip(x).fold(0i32, |sum, (w, x)| sum.wrapping_add(i32::from(*w) * i32::from(*x as i8)))
     } else {
