@@ -91,7 +91,7 @@ fn with_phase(model: &str, phase: Phase) -> String {
 }
 
 /// What gets a precision, in order.
-fn names(module: &Module<'_>) -> Result<Vec<String>, IrError> {
+pub(crate) fn names(module: &Module<'_>) -> Result<Vec<String>, IrError> {
     let names = ops(module)?.into_iter().filter_map(|op| match op {
         Op::Embed(embed) => Some(embed.name()),
         Op::Linear(linear) => Some(linear.name()),
@@ -118,7 +118,7 @@ fn by_phase(phase: Phase, name: &str) -> Precision {
 }
 
 /// The precision of each name.
-fn decide(recipe: &Recipe, names: &[String]) -> Result<HashMap<String, Precision>, PassError> {
+pub(crate) fn decide(recipe: &Recipe, names: &[String]) -> Result<HashMap<String, Precision>, PassError> {
     let mut decided: HashMap<String, Precision> =
         names.iter().map(|name| (name.clone(), by_phase(recipe.phase, name))).collect();
     for rule in &recipe.overrides {

@@ -8,12 +8,16 @@
 //! The same for `gated_rms_norm`, and for readers behind a `select_outputs`.
 //!
 //! Does not fire when a reader is anything but the input of a float-stored linear in the plain basis: the weight would
-//! be lost to that reader. Legal because `(x * w) M^T = x (M * w)^T`: column j of `M` meets element j of the norm's
+//! be lost to that reader. Nor, when nothing is to be rotated, if every reader stays float by the recipe: a bf16 weight is
+//! stored as it is, the scaled one would take f32. Legal because `(x * w) M^T = x (M * w)^T`: column j of `M` meets element j of the norm's
 //! result. The scaled weight is f32, so nothing is rounded before quantization.
 //!
 //! Buys: a norm without weight commutes with orthogonal matrices, which insert-rotations needs, and one read less a norm.
 
+use crate::assign_precision::{decide, names};
 use crate::copy;
+use crate::precision::Precision;
+use crate::recipe::Recipe;
 use crate::uses::{Uses, key};
 use ir::IrError;
 use ir::melior::{
@@ -30,7 +34,10 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 /// See the module's documentation.
-pub struct FoldNorms;
+pub struct FoldNorms {
+    /// What linears will be assigned; without a recipe every norm that can be folded is.
+    pub recipe: Option<Recipe>,
+}
 
 impl Pass for FoldNorms {
     fn name(&self) -> &'static str {
@@ -42,7 +49,7 @@ impl Pass for FoldNorms {
     }
 
     fn run<'c>(&self, context: &'c Context, module: &Module<'c>) -> Result<Option<Module<'c>>, PassFailure> {
-        let foldable = foldable(module)?;
+        let foldable = foldable(module, &self.kept(module)?)?;
         if foldable.is_empty() {
             return Ok(None);
         }
@@ -59,25 +66,48 @@ impl Pass for FoldNorms {
     }
 }
 
-/// The results of norms whose weight every reader can take.
-fn foldable(module: &Module<'_>) -> Result<HashSet<usize>, IrError> {
+impl FoldNorms {
+    /// The linears whose weights are better left as in the checkpoint.
+    fn kept(&self, module: &Module<'_>) -> Result<HashSet<String>, PassFailure> {
+        match &self.recipe {
+            Some(recipe) if recipe.rotation.is_none() => {
+                let decided = decide(recipe, &names(module)?)?;
+                Ok(decided.into_iter().filter(|(_, p)| *p == Precision::Float).map(|(name, _)| name).collect())
+            }
+            _ => Ok(HashSet::new()),
+        }
+    }
+}
+
+/// The results of norms whose weight every reader can take, and one should.
+fn foldable(module: &Module<'_>, kept: &HashSet<String>) -> Result<HashSet<usize>, IrError> {
     let uses = Uses::of(module)?;
     let results = ops(module)?.into_iter().filter_map(|op| match op {
         Op::RmsNorm(norm) if norm.weight().is_some() => Some(norm.y()),
         Op::GatedRmsNorm(norm) if norm.weight().is_some() => Some(norm.y()),
         _ => None,
     });
-    Ok(results.filter(|y| is_plain_float(*y) && read_by_linears_only(*y, &uses)).map(key).collect())
+    let is_foldable = |y: &Value<'_, '_>| {
+        let mut readers = Vec::new();
+        is_plain_float(*y)
+            && read_by_linears_only(*y, &uses, &mut readers)
+            && readers.iter().any(|name| !kept.contains(name))
+    };
+    Ok(results.filter(is_foldable).map(key).collect())
 }
 
 fn is_plain_float(value: Value<'_, '_>) -> bool {
     matches!(type_of(value), NemoType::Act(act) if act.storage == Storage::F32 && act.basis == PLAIN)
 }
 
-fn read_by_linears_only<'c>(value: Value<'c, '_>, uses: &Uses<'c, '_>) -> bool {
+/// Whether linears that can take the weight are all that reads a value; collects their names.
+fn read_by_linears_only<'c>(value: Value<'c, '_>, uses: &Uses<'c, '_>, readers: &mut Vec<String>) -> bool {
     uses.readers(value).iter().all(|reader| match Op::of(*reader) {
-        Some(Op::Linear(linear)) => linear.residual() != Some(value) && takes_columns(linear),
-        Some(Op::SelectOutputs(select)) => read_by_linears_only(select.y(), uses),
+        Some(Op::Linear(linear)) => {
+            readers.push(linear.name());
+            linear.residual() != Some(value) && takes_columns(linear)
+        }
+        Some(Op::SelectOutputs(select)) => read_by_linears_only(select.y(), uses, readers),
         _ => false,
     })
 }

@@ -50,7 +50,7 @@ macro_rules! passes {
 
 passes! {
     /// Move norm weights into the linears that read the norm.
-    "fold-norms" => |_| FoldNorms;
+    "fold-norms" => |options: &PipelineOptions| FoldNorms { recipe: options.chosen_recipe() };
     /// Decide the arithmetic of every linear and embedding, by phase and recipe.
     "assign-precision" => |options: &PipelineOptions| AssignPrecision { recipe: options.recipe() };
     /// Rotate the residual stream and the heads, and online the inputs of out_proj and down_proj.
@@ -95,16 +95,19 @@ impl PipelineOptions {
         recipe.rotation.seed = self.seed.unwrap_or(recipe.rotation.seed);
         recipe
     }
+
+    /// The recipe, if the user chose a phase or a recipe at all.
+    fn chosen_recipe(&self) -> Option<Recipe> {
+        (self.recipe.is_some() || self.phase.is_some()).then(|| self.recipe())
+    }
 }
 
 /// The passes of `nemoc compile`, in order.
 pub fn pipeline(options: &PipelineOptions) -> Vec<Box<dyn Pass>> {
     let recipe = options.recipe();
-    let rotates = recipe.rotation.kind.is_some();
-    // A weight that stays as in the checkpoint must not take up a norm's.
-    let folds = rotates || recipe.quantizes();
+    let rotates = !recipe.rotation.is_none();
+    let options = &PipelineOptions { recipe: Some(recipe), ..options.clone() };
     let wanted = |name: &str| match name {
-        "fold-norms" => folds,
         "insert-rotations" | "fold-rotations" => rotates,
         _ => true,
     };
@@ -150,10 +153,10 @@ mod tests {
     }
 
     #[test]
-    fn keeps_the_norms_of_a_model_that_stays_float() {
-        assert!(!names(&PipelineOptions::default()).contains(&"fold-norms"));
-        let phase_1 = PipelineOptions { phase: Some(Phase::Conservative), ..PipelineOptions::default() };
-        assert!(names(&phase_1).contains(&"fold-norms"));
+    fn rotates_only_when_asked_to() {
+        assert!(!names(&PipelineOptions::default()).contains(&"insert-rotations"));
+        let rotated = PipelineOptions { rotations: Some(RotationKind::Hadamard), ..PipelineOptions::default() };
+        assert!(names(&rotated).contains(&"insert-rotations"));
     }
 
     #[test]

@@ -197,6 +197,8 @@ impl Default for Recipe {
 
 /// Groups of 4-bit weights start at chunk boundaries of the stored rows.
 const GROUP_ALIGN: usize = 32;
+/// No weight has more columns.
+const MAX_GROUP_SIZE: usize = 65536;
 
 impl Recipe {
     /// A phase without exceptions or rotations.
@@ -222,7 +224,8 @@ impl Recipe {
     }
 
     fn validate(&self, file: &str) -> Result<(), RecipeError> {
-        if self.group_size == 0 || !self.group_size.is_multiple_of(GROUP_ALIGN) {
+        let is_legal = (1..=MAX_GROUP_SIZE).contains(&self.group_size) && self.group_size.is_multiple_of(GROUP_ALIGN);
+        if !is_legal {
             return Err(RecipeError::GroupSize { file: file.to_owned(), found: self.group_size });
         }
         for rule in &self.overrides {
@@ -233,11 +236,6 @@ impl Recipe {
             })?;
         }
         Ok(())
-    }
-
-    /// Whether any linear can come out quantized.
-    pub fn quantizes(&self) -> bool {
-        self.phase != Phase::Reference || self.overrides.iter().any(|rule| rule.precision != Precision::Float)
     }
 
     /// Storage of keys and values.
@@ -269,7 +267,7 @@ pub enum RecipeError {
         message: String,
     },
     /// A group size that stored rows cannot have.
-    #[error("{file}: group_size is {found}, expected a positive multiple of {GROUP_ALIGN}")]
+    #[error("{file}: group_size is {found}, expected a multiple of {GROUP_ALIGN} up to {MAX_GROUP_SIZE}")]
     GroupSize {
         /// The recipe's file.
         file: String,
@@ -298,5 +296,72 @@ impl RecipeError {
             RecipeError::GroupSize { .. } => "128 is the usual choice; 64 and 32 are finer and larger",
             RecipeError::Pattern { .. } => "write the pattern in single quotes, for example match = '\\.down_proj$'",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        Recipe::parse(text, "recipe.toml").expect_err("it was accepted").to_string()
+    }
+
+    #[test]
+    fn reads_the_example_of_the_documentation() {
+        let text: String = include_str!("recipe.rs")
+            .lines()
+            .skip_while(|line| *line != "//! ```toml")
+            .skip(1)
+            .take_while(|line| *line != "//! ```")
+            .flat_map(|line| [line.trim_start_matches("//!"), "\n"])
+            .collect();
+        let recipe = Recipe::parse(&text, "recipe.toml").unwrap();
+        assert_eq!(recipe.phase, Phase::Aggressive);
+        assert_eq!(recipe.kv_cache, Some(KvCache::Bf16));
+        assert_eq!(recipe.overrides[0].precision, Precision::W8a8);
+        assert_eq!(recipe.rotation, Rotations { kind: Some(RotationKind::Hadamard), ..Rotations::default() });
+    }
+
+    #[test]
+    fn takes_an_empty_recipe_for_phase_0() {
+        assert_eq!(Recipe::parse("", "recipe.toml").unwrap(), Recipe::new(Phase::Reference));
+    }
+
+    #[test]
+    fn reads_back_what_it_writes() {
+        let text = "phase = 3\ngroup_size = 64\n[[override]]\nmatch = 'q_proj'\nprecision = 'w4a8-group'\n[rotation]\nkind = 'random-hadamard'\nseed = 7";
+        let recipe = Recipe::parse(text, "recipe.toml").unwrap();
+        let json = serde_json::to_string(&recipe).unwrap();
+        assert_eq!(serde_json::from_str::<Recipe>(&json).unwrap(), recipe);
+        assert_eq!(Recipe::parse(&toml::to_string(&recipe).unwrap(), "again").unwrap(), recipe);
+    }
+
+    #[test]
+    fn names_the_offending_key_and_its_line() {
+        let message = refused("phase = 1\ngroupsize = 64");
+        assert!(message.contains("recipe.toml") && message.contains("line 2"), "{message}");
+        assert!(message.contains("`groupsize`") && message.contains("`group_size`"), "{message}");
+        let message = refused("[rotation]\nonline = true");
+        assert!(message.contains("`online`"), "{message}");
+        let message = refused("[[override]]\nmatch = 'x'\nprecision = 'w8a8'\nlayers = 3");
+        assert!(message.contains("`layers`"), "{message}");
+    }
+
+    #[test]
+    fn says_what_values_are_expected() {
+        assert!(refused("phase = 4").contains("expected 0, 1, 2 or 3"));
+        assert!(refused("[rotation]\nkind = 'fourier'").contains("`random-hadamard`"));
+        assert!(refused("[[override]]\nmatch = 'x'\nprecision = 'w2a8'").contains("`w4a8-group`"));
+        assert!(refused("kv_cache = 'int8'").contains("`bf16`"));
+        assert!(refused("group_size = 100").contains("multiple of 32"));
+        assert!(refused("group_size = 0").contains("multiple of 32"));
+        assert!(refused("group_size = 1000000000000000000").contains("up to 65536"));
+    }
+
+    #[test]
+    fn refuses_a_pattern_that_is_no_regular_expression() {
+        let message = refused("[[override]]\nmatch = '(q_proj'\nprecision = 'w8a8'");
+        assert!(message.contains("(q_proj") && message.contains("not a regular expression"), "{message}");
     }
 }
