@@ -19,11 +19,11 @@ build: setup
 
 ## Compiles the trained example model with 4- and 8-bit weights, shows the IR between passes, generates text.
 demo: build
-	$(NEMOC) analyze examples/nano
-	$(NEMOC) compile examples/nano --phase 3 --dump-ir $(DEMO)/ir --time-passes -o $(DEMO)/nano.nemo
+	$(NEMOC) compile examples/nano --phase 3 --dump-ir $(DEMO)/ir --time-passes --kernels none -o $(DEMO)/nano.nemo
 	$(NEMOC) inspect $(DEMO)/nano.nemo
-	@echo; echo "IR between passes:"; ls $(DEMO)/ir
-	$(NEMOC) run $(DEMO)/nano.nemo --prompt "The history of the city" --max-tokens 60
+	@echo; echo "The IR before the first and after each pass, in $(DEMO)/ir:"; ls $(DEMO)/ir; echo
+	$(NEMOC) run $(DEMO)/nano.nemo --prompt "The river rises in the mountains and" --echo --max-tokens 80 \
+		--temperature 0.7 --top-p 0.9 --repetition-penalty 1.15 --seed 1
 
 ## Everything that CI checks.
 test: setup

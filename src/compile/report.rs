@@ -41,10 +41,11 @@ pub fn planned_sizes(contents: &Contents<'_>, file_bytes: u64) -> String {
     }
     let counts: Vec<String> = counts.iter().map(|(format, count)| format!("{count} in {format}")).collect();
     format!(
-        "planned artifact: {} ({} bytes); linears and embedding: {}\n",
+        "planned artifact: {} ({} bytes); linears and embedding: {}{}\n",
         bytes(file_bytes),
         count(file_bytes),
-        counts.join(", ")
+        counts.join(", "),
+        peak_memory().map_or_else(String::new, |peak| format!("; peak memory {}", bytes(peak)))
     )
 }
 
