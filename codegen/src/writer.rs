@@ -2,7 +2,8 @@
 //!
 //! The file has no name until it is complete: on Linux it is an unnamed temporary file (`O_TMPFILE`), which the system
 //! removes however the process ends, `kill -9` included. File systems without such files get a hidden
-//! `.NAME.*.partial` beside the target, removed on errors and panics. Then the complete, synced file is renamed over
+//! `.NAME.*.partial` beside the target, removed on errors and panics, and by
+//! [`remove_partial`]. Then the complete, synced file is renamed over
 //! the target. A reader sees the old artifact or the new one, never half of one.
 
 use runtime::artifact::{CHECKSUMS_TENSOR, Checksums, Layout, Placed};
@@ -69,6 +70,9 @@ fn create_help(path: &Path, error: &io::Error) -> String {
         _ => format!("is {} writable?", folder(path).display()),
     }
 }
+
+/// Ends the name of a file that is not complete.
+const PARTIAL_SUFFIX: &str = ".partial";
 
 /// An artifact being written.
 #[derive(Debug)]
@@ -247,12 +251,29 @@ fn open_partial(path: &Path) -> io::Result<(File, Option<TempPath>)> {
 }
 
 fn partial_prefix(path: &Path) -> String {
-    format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy())
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    format!(".{name}.{}.", std::process::id())
+}
+
+/// Removes what this process has begun to write for `path`: for the handler of Ctrl-C, after which nothing is dropped.
+pub fn remove_partial(path: &Path) {
+    let prefix = partial_prefix(path);
+    let Ok(entries) = std::fs::read_dir(folder(path)) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(&prefix) && name.ends_with(PARTIAL_SUFFIX) {
+            // The process ends right after this and has nobody to tell.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn partial_name(prefix: &str) -> tempfile::Builder<'_, 'static> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(prefix).suffix(".partial");
+    builder.prefix(prefix).suffix(PARTIAL_SUFFIX);
     builder
 }
 

@@ -1,6 +1,6 @@
 //! What the writer leaves behind when something goes wrong.
 
-use codegen::writer::{ArtifactWriter, WriteError};
+use codegen::writer::{ArtifactWriter, WriteError, remove_partial};
 use runtime::artifact::{Layout, TensorSpec};
 use runtime::plan::DType;
 use std::collections::BTreeMap;
@@ -58,6 +58,21 @@ fn replaces_an_earlier_artifact_only_when_complete() {
     write_all(&path).unwrap();
     assert_ne!(std::fs::read(&path).unwrap(), b"earlier");
     assert_eq!(files(dir.path()), [path]);
+}
+
+#[test]
+fn removes_only_its_own_partial_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.nemo");
+    let own = dir.path().join(format!(".m.nemo.{}.abc.partial", std::process::id()));
+    let foreign = dir.path().join(".m.nemo.0.abc.partial");
+    std::fs::write(&own, "half").unwrap();
+    std::fs::write(&foreign, "half").unwrap();
+    std::fs::write(&path, "earlier").unwrap();
+    remove_partial(&path);
+    let mut left = files(dir.path());
+    left.sort();
+    assert_eq!(left, [foreign, path]);
 }
 
 #[test]

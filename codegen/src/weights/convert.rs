@@ -1,6 +1,6 @@
 //! Little-endian float bytes to f32 and back.
 
-use half::{bf16, f16};
+use half::f16;
 use ir::weights::FloatType;
 use multiversion::multiversion;
 
@@ -26,7 +26,7 @@ pub fn from_f32(dtype: FloatType, values: &[f32], out: &mut [u8]) {
     match dtype {
         FloatType::F32 => store(values, out, f32::to_le_bytes),
         FloatType::F16 => store(values, out, |v| f16::from_f32(v).to_le_bytes()),
-        FloatType::Bf16 => store(values, out, |v| bf16::from_f32(v).to_le_bytes()),
+        FloatType::Bf16 => f32_to_bf16(values, out),
     }
 }
 
@@ -54,6 +54,17 @@ fn bf16_to_f32(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2"))]
+fn f32_to_bf16(values: &[f32], out: &mut [u8]) {
+    for (v, b) in values.iter().zip(out.as_chunks_mut::<2>().0) {
+        let bits = v.to_bits();
+        // Half of the last place that stays, less one bit if that place is even. Rounding may turn a NaN into
+        // infinity, but never into a number.
+        let rounded = bits.wrapping_add(0x7FFF + ((bits >> 16) & 1));
+        *b = ((rounded >> 16) as u16).to_le_bytes();
+    }
+}
+
 fn store<const N: usize>(values: &[f32], out: &mut [u8], convert: impl Fn(f32) -> [u8; N]) {
     for (v, b) in values.iter().zip(out.chunks_exact_mut(N)) {
         b.copy_from_slice(&convert(*v));
@@ -63,6 +74,7 @@ fn store<const N: usize>(values: &[f32], out: &mut [u8], convert: impl Fn(f32) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use half::bf16;
     use proptest::prelude::*;
 
     #[test]
@@ -77,6 +89,18 @@ mod tests {
         for (bits, &value) in (0..=u16::MAX).zip(&out) {
             let expected = f16::from_bits(bits).to_f32();
             assert!(value == expected || (value.is_nan() && expected.is_nan()), "{bits:#x}");
+        }
+    }
+
+    #[test]
+    fn rounds_to_bf16_as_the_half_crate_does() {
+        let tricky = [0x0000_7FFF, 0x0000_8000, 0x0001_8000, 0x3F80_8000, 0x3F81_8000, 0x3F80_8001, 0x7F7F_FFFF];
+        let values: Vec<f32> =
+            tricky.iter().flat_map(|&bits| [f32::from_bits(bits), f32::from_bits(bits | 1 << 31)]).collect();
+        let mut bytes = vec![0; values.len() * 2];
+        from_f32(FloatType::Bf16, &values, &mut bytes);
+        for (value, bytes) in values.iter().zip(bytes.as_chunks::<2>().0) {
+            assert_eq!(bf16::from_le_bytes(*bytes), bf16::from_f32(*value), "{value:e}");
         }
     }
 

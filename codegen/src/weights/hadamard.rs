@@ -8,31 +8,51 @@ use multiversion::multiversion;
 /// With `width` 1, `data` is one vector.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2"))]
 pub(super) fn transform(data: &mut [f32], width: usize) {
+    // Plain loops: a function passed to an iterator method is compiled without the vector instructions of this one.
     let mut stride = width;
     if width == 1 && data.len() >= 16 {
-        data.as_chunks_mut::<16>().0.iter_mut().for_each(transform_16);
+        for v in data.as_chunks_mut::<16>().0 {
+            transform_16(v);
+        }
         stride = 16;
     }
     while stride * 4 <= data.len() {
-        data.chunks_exact_mut(stride * 4).for_each(|block| radix_4(block, stride));
+        for block in data.chunks_exact_mut(stride * 4) {
+            radix_4(block, stride);
+        }
         stride *= 4;
     }
     if stride * 2 <= data.len() {
-        data.chunks_exact_mut(stride * 2).for_each(|block| radix_2(block, stride));
+        for block in data.chunks_exact_mut(stride * 2) {
+            radix_2(block, stride);
+        }
     }
 }
 
-/// Sixteen rows of one column.
+/// The Sylvester-Hadamard matrix of size 16.
+const H16: [[f32; 16]; 16] = {
+    let mut h = [[1.0; 16]; 16];
+    let mut at = 0;
+    while at < 256 {
+        let (i, j): (usize, usize) = (at / 16, at % 16);
+        if (i & j).count_ones() % 2 == 1 {
+            h[i][j] = -1.0;
+        }
+        at += 1;
+    }
+    h
+};
+
+/// Sixteen rows of one column, as a product: butterflies within a vector would need shuffles, which cost more.
 #[inline(always)]
 fn transform_16(v: &mut [f32; 16]) {
-    for stride in [8, 4, 2, 1] {
-        let mut next = [0.0; 16];
-        for i in 0..16 {
-            let other = v[i ^ stride];
-            next[i] = if i & stride == 0 { v[i] + other } else { other - v[i] };
+    let mut sum = [0.0; 16];
+    for (value, row) in v.iter().zip(&H16) {
+        for (sum, sign) in sum.iter_mut().zip(row) {
+            *sum += value * sign;
         }
-        *v = next;
     }
+    *v = sum;
 }
 
 #[inline(always)]
@@ -47,6 +67,17 @@ fn radix_2(block: &mut [f32], stride: usize) {
 fn radix_4(block: &mut [f32], stride: usize) {
     let (low, high) = block.split_at_mut(stride * 2);
     let ((a, b), (c, d)) = (low.split_at_mut(stride), high.split_at_mut(stride));
+    // Arrays, so that the short loops of small strides use vectors, too.
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks_mut::<16>(), b.as_chunks_mut::<16>());
+    let ((c, c_rest), (d, d_rest)) = (c.as_chunks_mut::<16>(), d.as_chunks_mut::<16>());
+    for (((a, b), c), d) in a.iter_mut().zip(b).zip(c).zip(d) {
+        butterfly(a, b, c, d);
+    }
+    butterfly(a_rest, b_rest, c_rest, d_rest);
+}
+
+#[inline(always)]
+fn butterfly(a: &mut [f32], b: &mut [f32], c: &mut [f32], d: &mut [f32]) {
     for (((a, b), c), d) in a.iter_mut().zip(b).zip(c).zip(d) {
         let (s, t, u, v) = (*a + *b, *a - *b, *c + *d, *c - *d);
         (*a, *b, *c, *d) = (s + u, t + v, s - u, t - v);

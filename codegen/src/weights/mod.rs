@@ -94,7 +94,8 @@ pub struct WeightSummary {
     pub shape: [usize; 2],
     /// Bytes of all its tensors.
     pub stored_bytes: usize,
-    /// Difference between the stored values and the expression, in the basis they are stored in.
+    /// Difference between the stored values and the expression, in the basis they are stored in; all zeros for a weight
+    /// that is copied.
     pub error: ErrorStats,
 }
 

@@ -167,6 +167,9 @@ impl Orthogonal {
 }
 
 fn scale_rows(data: &mut [f32], width: usize, factors: &[f32]) {
+    if width == 1 {
+        return data.iter_mut().zip(factors).for_each(|(value, factor)| *value *= factor);
+    }
     for (row, &factor) in data.chunks_exact_mut(width).zip(factors) {
         scale(row, factor);
     }

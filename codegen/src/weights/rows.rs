@@ -1,6 +1,6 @@
 use super::chain::{Chain, Left};
 use super::convert;
-use ir::weights::TensorSource;
+use ir::weights::{StorageFormat, TensorSource};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -45,14 +45,25 @@ impl<'a> Rows<'a> {
                 }
             }
             None => {
-                let row_bytes = self.chain.row_bytes();
-                convert::to_f32(self.chain.dtype, &self.bytes[rows.start * row_bytes..rows.end * row_bytes], out);
+                convert::to_f32(self.chain.dtype, self.bytes(rows.clone()), out);
                 if let Some(Left::Scale(factors)) = self.chain.left.first() {
                     scale_rows(out, cols, &factors[rows]);
                 }
             }
         }
         self.chain.finish_rows(out);
+    }
+
+    /// Whether [`Rows::bytes`] are what this format stores.
+    pub(super) fn is_stored_as(&self, format: StorageFormat) -> bool {
+        let unchanged = self.chain.left.is_empty() && self.chain.right.is_empty();
+        unchanged && format == StorageFormat::Float { dtype: self.chain.dtype }
+    }
+
+    /// The bytes of rows in the checkpoint; those of the result, when nothing is done to them.
+    pub(super) fn bytes(&self, rows: Range<usize>) -> &'a [u8] {
+        let row_bytes = self.chain.row_bytes();
+        &self.bytes[rows.start * row_bytes..rows.end * row_bytes]
     }
 
     /// Tells the source that these rows were read for the last time.

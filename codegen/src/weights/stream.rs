@@ -87,6 +87,9 @@ pub(super) fn matrix(
     progress: &Progress<'_>,
 ) -> Result<ErrorStats, WeightError> {
     let rows = Rows::new(chain, source);
+    if rows.is_stored_as(job.format) {
+        return copy(job, chain, &rows, writer, progress);
+    }
     let mut tensors = open_tensors(job, writer)?;
     let mut stats = ErrorStats::default();
     let step = panel_rows(chain.cols);
@@ -106,6 +109,27 @@ pub(super) fn matrix(
         tensor.finish()?;
     }
     Ok(stats)
+}
+
+/// Rows that are in the checkpoint what they are in the artifact.
+fn copy(
+    job: &Job<'_>,
+    chain: &Chain<'_>,
+    rows: &Rows<'_>,
+    writer: &ArtifactWriter,
+    progress: &Progress<'_>,
+) -> Result<ErrorStats, WeightError> {
+    let mut tensor = writer.tensor(&job.tensors[0].name)?;
+    let step = panel_rows(chain.cols);
+    for start in (0..chain.rows).step_by(step) {
+        let range = start..chain.rows.min(start + step);
+        let bytes = rows.bytes(range.clone());
+        tensor.write(bytes)?;
+        rows.release(range);
+        progress.add(bytes.len() as u64);
+    }
+    tensor.finish()?;
+    Ok(ErrorStats::default())
 }
 
 /// The tensors of a job in the order of [`Panel::bytes`].

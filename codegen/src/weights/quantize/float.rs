@@ -1,3 +1,4 @@
+use super::lanes;
 use super::{ErrorStats, NotFinite, PackedRows, QuantizeRows};
 use crate::weights::convert;
 use ir::weights::FloatType;
@@ -19,12 +20,12 @@ impl QuantizeRows for Convert {
             if !back.iter().all(|v| v.is_finite()) {
                 return Err(NotFinite { row });
             }
-            for (value, back) in values.iter().zip(&back) {
-                let error = (value - back).abs();
-                stats.squared_error += f64::from(error) * f64::from(error);
-                stats.squared_weight += f64::from(*value) * f64::from(*value);
-                stats.max_error = stats.max_error.max(error);
-            }
+            back.iter_mut().zip(values).for_each(|(back, value)| *back -= value);
+            stats.add(ErrorStats {
+                squared_error: f64::from(lanes::sum(&back, |e| e * e)),
+                squared_weight: f64::from(lanes::sum(values, |v| v * v)),
+                max_error: lanes::max(&back, f32::abs),
+            });
         }
         Ok(stats)
     }
