@@ -200,24 +200,26 @@ template <u32 DTYPE, int HEADS> DEVICE void attention_part(const AttentionParams
   join(p, attend.lanes, attend.column, running, meeting, row, head0, (kv_head + 1) * per_kv);
 }
 
-// One block a row: the parts of every head to one vector, then emit.
+// A row: the parts of every head to one vector, then emit.
 DEVICE void attention_combine(const AttentionParams &p) {
   extern __shared__ float combined[];
   __shared__ float scratch[WARP];
+  RowPart part(p.emit.n);
   pdl_launch_dependents();
   pdl_wait();
-  u32 row = blockIdx.x;
-  for (u32 i = threadIdx.x; i < p.emit.n; i += blockDim.x) {
-    u64 part0 = ((u64)row * p.heads + i / p.head_dim) * p.parts;
+  for (u32 i = threadIdx.x; i < part.n; i += blockDim.x) {
+    u32 column = part.begin + i;
+    u64 part0 = ((u64)part.row * p.heads + column / p.head_dim) * p.parts;
     float top = attention::NEGATIVE, sum = 0.0f, acc = 0.0f;
     for (u32 s = 0; s < p.parts; s++) top = fmaxf(top, p.part_top[part0 + s]);
+#pragma unroll 4
     for (u32 s = 0; s < p.parts; s++) {
       float weight = exp2f(p.part_top[part0 + s] - top);
       sum += weight * p.part_sum[part0 + s];
-      acc = fmaf(weight, p.part_acc[(part0 + s) * p.head_dim + i % p.head_dim], acc);
+      acc = fmaf(weight, p.part_acc[(part0 + s) * p.head_dim + column % p.head_dim], acc);
     }
     combined[i] = acc / sum;
   }
   __syncthreads();
-  emit_row(combined, row, p.emit, scratch);
+  emit_row(combined, part, p.emit, scratch);
 }

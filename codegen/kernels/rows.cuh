@@ -9,38 +9,39 @@
 DEVICE void rms_norm(const RmsNormParams &p) {
   extern __shared__ float row[];
   __shared__ float scratch[WARP];
-  u32 t = blockIdx.x, n = p.emit.n;
+  RowPart part(p.emit.n);
   pdl_launch_dependents();
   pdl_wait();
-  float *x = p.x + (u64)t * n;
+  float *x = p.x + part.at(p.emit.n, 0);
   float squares = 0.0f;
-  for (u32 i = threadIdx.x; i < n; i += blockDim.x) {
+  for (u32 i = threadIdx.x; i < part.n; i += blockDim.x) {
     float v = x[i];
     if (p.delta) {
-      v += p.delta[(u64)t * n + i];
+      v += p.delta[part.at(p.emit.n, i)];
       x[i] = v;
     }
     row[i] = v;
     squares += v * v;
   }
-  float inverse = 1.0f / sqrtf(block_sum(squares, scratch) / n + p.eps);
-  for (u32 i = threadIdx.x; i < n; i += blockDim.x) {
+  float inverse = 1.0f / sqrtf(block_sum(squares, scratch) / p.emit.n + p.eps);
+  for (u32 i = threadIdx.x; i < part.n; i += blockDim.x) {
     float v = row[i] * inverse;
     row[i] = p.weight ? v * p.weight[i] : v;
   }
   __syncthreads();
-  emit_row(row, t, p.emit, scratch);
+  emit_row(row, part, p.emit, scratch);
 }
 
 // Plan kernel `map`: `y = relu(x)^2` or `x`; emit.
 DEVICE void map(const MapParams &p) {
   extern __shared__ float row[];
   __shared__ float scratch[WARP];
-  u32 t = blockIdx.x, n = p.emit.n;
+  RowPart part(p.emit.n);
   pdl_launch_dependents();
   pdl_wait();
-  const float *x = p.x + (u64)t * n;
-  for (u32 i = threadIdx.x; i < n; i += blockDim.x) {
+  const float *x = p.x + part.at(p.emit.n, 0);
+#pragma unroll 4
+  for (u32 i = threadIdx.x; i < part.n; i += blockDim.x) {
     float v = x[i];
     if (p.relu2) {
       v = fmaxf(v, 0.0f);
@@ -49,35 +50,39 @@ DEVICE void map(const MapParams &p) {
     row[i] = v;
   }
   __syncthreads();
-  emit_row(row, t, p.emit, scratch);
+  emit_row(row, part, p.emit, scratch);
 }
 
 // Plan kernel `gated_rms_norm`: `y = x * silu(z)`, RMS-normalized in groups, times the weight; emit.
 DEVICE void gated_rms_norm(const GatedNormParams &p) {
   extern __shared__ float row[];
   __shared__ float scratch[WARP];
-  u32 t = blockIdx.x, n = p.emit.n;
+  __shared__ float inverse[GATED_MAX_GROUPS];
+  RowPart part(p.emit.n);
   pdl_launch_dependents();
   pdl_wait();
-  for (u32 i = threadIdx.x; i < n; i += blockDim.x) {
-    u64 at = (u64)t * n + i;
+  for (u32 i = threadIdx.x; i < part.n; i += blockDim.x) {
+    u64 at = part.at(p.emit.n, i);
     row[i] = p.x[at] * silu(p.z[at]);
   }
   __syncthreads();
-  // One warp a group: groups are independent and there are about as many as warps.
-  u32 warps = blockDim.x / WARP;
-  for (u32 group = warp_id(); group < n / p.group_size; group += warps) {
-    float *part = row + group * p.group_size;
+  // One warp a group: a block has a few groups, each of about a thousand columns.
+  u32 warps = blockDim.x / WARP, groups = part.n / p.group_size;
+  for (u32 group = warp_id(); group < groups; group += warps) {
+    const float *mine = row + group * p.group_size;
     float squares = 0.0f;
-    for (u32 i = lane_id(); i < p.group_size; i += WARP) squares += part[i] * part[i];
-    float inverse = 1.0f / sqrtf(warp_sum(squares) / p.group_size + p.eps);
-    for (u32 i = lane_id(); i < p.group_size; i += WARP) {
-      float v = part[i] * inverse;
-      part[i] = p.weight ? v * p.weight[group * p.group_size + i] : v;
-    }
+#pragma unroll 4
+    for (u32 i = lane_id(); i < p.group_size; i += WARP) squares += mine[i] * mine[i];
+    squares = warp_sum(squares);
+    if (lane_id() == 0) inverse[group] = 1.0f / sqrtf(squares / p.group_size + p.eps);
   }
   __syncthreads();
-  emit_row(row, t, p.emit, scratch);
+  for (u32 i = threadIdx.x; i < part.n; i += blockDim.x) {
+    float v = row[i] * inverse[i / p.group_size];
+    row[i] = p.weight ? v * p.weight[part.begin + i] : v;
+  }
+  __syncthreads();
+  emit_row(row, part, p.emit, scratch);
 }
 
 // Plan kernel `add`: `out = a + b`, element by element.

@@ -33,14 +33,17 @@ macro_rules! files {
 /// Every file under `kernels/`.
 pub const FILES: &[KernelFile] = files![
     "attention.cuh",
+    "bulk.cuh",
     "common.cuh",
     "conv1d.cuh",
     "embed.cuh",
     "emit.cuh",
     "epilogue.cuh",
+    "hadamard.cuh",
     "linear_gemm.cuh",
     "linear_scalar.cuh",
     "linear_skinny.cuh",
+    "linear_stream.cuh",
     "mma.cuh",
     "rows.cuh",
     "ssm_scan.cuh",
@@ -93,6 +96,16 @@ pub const KERNELS: &[KernelRow] = table! {
         SKINNY_32_U8 => "linear_skinny<2, false, true>";
         SKINNY_64_I8 => "linear_skinny<4, false, false>";
         SKINNY_64_U8 => "linear_skinny<4, false, true>";
+    }
+    "linear_stream.cuh", "LinearParams" {
+        STREAM_8_I8 => "linear_stream<1, true, false>";
+        STREAM_8_U8 => "linear_stream<1, true, true>";
+        STREAM_16_I8 => "linear_stream<1, false, false>";
+        STREAM_16_U8 => "linear_stream<1, false, true>";
+        STREAM_32_I8 => "linear_stream<2, false, false>";
+        STREAM_32_U8 => "linear_stream<2, false, true>";
+        STREAM_64_I8 => "linear_stream<4, false, false>";
+        STREAM_64_U8 => "linear_stream<4, false, true>";
     }
     "linear_scalar.cuh", "LinearParams" {
         SCALAR_1 => "linear_scalar<1>";

@@ -5,10 +5,11 @@ use super::driver::{Gpu, Stream};
 use super::entry::{self, Entry, GEMM_BLOCK_M};
 use super::kernels::{Grid, Kernels};
 use super::params::{
-    AttentionParams, CONV_CHUNK, Conv1dParams, GatedNormParams, LinearParams, SCAN_WARPS, SsmScanParams,
+    AttentionParams, CONV_CHUNK, Conv1dParams, Emit, GatedNormParams, LinearParams, SCAN_WARPS, STREAM_MAX_GROUPS,
+    SsmScanParams,
 };
 use super::program::{AttentionOp, Op, RowCount, attention_parts};
-use super::weights::{self, LinearOp, SKINNY};
+use super::weights::{self, FEW_ROWS, FewRows, LinearOp};
 use crate::device::DeviceError;
 use crate::plan::{DType, Rows};
 
@@ -20,6 +21,8 @@ pub(super) struct Queue<'a> {
     pub(super) shape: StepShape,
 }
 
+/// Most rows that are shared by clusters; more rows fill the GPU by themselves.
+const CLUSTER_ROWS: usize = 32;
 /// Chunks of more tokens than this use the scan that keeps more rows a lane.
 const LONG_SCAN: usize = 4;
 
@@ -33,8 +36,10 @@ impl Queue<'_> {
                 let params = super::params::AddParams { count: elements as u32, ..*params };
                 self.launch(entry::ADD, per_element(entry::ADD, elements), &params)
             }
-            Op::RmsNorm(params, count) => self.launch(entry::RMS_NORM, self.per_row(*count), params),
-            Op::Map(params, count) => self.launch(entry::MAP, self.per_row(*count), params),
+            Op::RmsNorm(params, count) => {
+                self.launch(entry::RMS_NORM, self.per_row(count.rows, &params.emit, 0), params)
+            }
+            Op::Map(params, count) => self.launch(entry::MAP, self.per_row(count.rows, &params.emit, 1), params),
             Op::Dequantize(params, count) => {
                 let elements = self.elements(*count);
                 let params = super::params::DequantizeParams { count: elements as u32, ..*params };
@@ -68,14 +73,26 @@ impl Queue<'_> {
         self.row_count(count.rows) * count.cols
     }
 
-    /// One block a row, which keeps the row in shared memory.
-    fn per_row(&self, count: RowCount) -> Grid {
-        Grid::new(self.row_count(count.rows), 1, 1).smem(count.cols * 4)
+    /// A row is one block's, or that of a cluster of blocks where a row is long and there are few: each keeps its part in
+    /// shared memory. Parts hold whole groups of columns; a `group` of 0 keeps the row in one block.
+    fn per_row(&self, rows: Rows, emit: &Emit, group: u32) -> Grid {
+        let count = self.row_count(rows);
+        let cluster = if group == 0 || count > CLUSTER_ROWS { 1 } else { self.cluster(emit, group) };
+        Grid::new(count * cluster, 1, 1).smem(emit.n as usize * 4 / cluster).clusters(cluster)
+    }
+
+    fn cluster(&self, emit: &Emit, group: u32) -> usize {
+        let fits = |blocks: &u32| {
+            let part = emit.n / blocks;
+            let whole = |size: u32| part.is_multiple_of(size.max(1)) && emit.n.is_multiple_of(*blocks);
+            part >= 512 && emit.n == emit.n_padded && whole(4) && whole(emit.hadamard_block) && whole(group)
+        };
+        let found = [8, 4, 2].into_iter().find(fits);
+        if self.kernels.hopper { found.unwrap_or(1) as usize } else { 1 }
     }
 
     fn gated_norm(&self, params: &GatedNormParams) -> Result<(), DeviceError> {
-        let count = RowCount { rows: Rows::Token, cols: params.emit.n as usize };
-        self.launch(entry::GATED_RMS_NORM, self.per_row(count), params)
+        self.launch(entry::GATED_RMS_NORM, self.per_row(Rows::Token, &params.emit, params.group_size), params)
     }
 
     fn conv1d(&self, params: &Conv1dParams) -> Result<(), DeviceError> {
@@ -102,17 +119,18 @@ impl Queue<'_> {
         for params in &linear.scalar {
             self.scalar(&with_rows(params, rows))?;
         }
-        let smem = self.gpu.smem_per_block;
-        let skinny = SKINNY
-            .into_iter()
-            .find(|(most, ..)| rows <= *most as usize && entry::skinny_smem_bytes(*most) + 1024 <= smem);
-        match skinny {
-            Some((most, signed, unsigned)) => linear.skinny.iter().try_for_each(|params| {
-                let entry = if params.x_unsigned == 1 { unsigned } else { signed };
-                self.skinny(entry, most, &with_rows(params, rows))
-            }),
+        match self.few_rows(rows) {
+            Some(few) => linear.skinny.iter().try_for_each(|params| self.skinny(few, &with_rows(params, rows))),
             None => linear.gemm.iter().try_for_each(|params| self.gemm(&with_rows(params, rows))),
         }
+    }
+
+    /// The kernels for so few rows that reading the weights is what they do; `None` for more.
+    fn few_rows(&self, rows: usize) -> Option<&'static FewRows> {
+        let fits = |few: &&FewRows| {
+            rows <= few.rows as usize && entry::skinny_smem_bytes(few.rows) + 1024 <= self.gpu.smem_per_block
+        };
+        FEW_ROWS.iter().find(fits)
     }
 
     fn scalar(&self, params: &LinearParams) -> Result<(), DeviceError> {
@@ -122,8 +140,14 @@ impl Queue<'_> {
     }
 
     /// As many blocks as are resident at once; they deal the tiles out among themselves.
-    fn skinny(&self, entry: Entry, tokens: u32, params: &LinearParams) -> Result<(), DeviceError> {
-        let smem = entry::skinny_smem_bytes(tokens);
+    fn skinny(&self, few: &FewRows, params: &LinearParams) -> Result<(), DeviceError> {
+        let groups = params.segments.iter().map(|segment| segment.groups).max();
+        let stream = self.kernels.hopper && groups <= Some(STREAM_MAX_GROUPS);
+        let (entries, smem) = match stream {
+            true => (few.stream, entry::stream_smem_bytes(few.rows)),
+            false => (few.skinny, entry::skinny_smem_bytes(few.rows)),
+        };
+        let entry = entries[params.x_unsigned as usize];
         let resident = (self.gpu.smem_per_sm / (smem + 1024)).clamp(1, entry.blocks_per_sm);
         let blocks = params.tiles.min(resident * self.gpu.sm_count);
         self.launch(entry, Grid::new(blocks as usize, 1, 1).smem(smem as usize), params)
@@ -152,7 +176,7 @@ impl Queue<'_> {
         let per_kv = (params.heads / params.kv_heads) as usize;
         let (part, heads) = if per_kv == 1 { (one, 1) } else { (four, 4) };
         self.launch(part, Grid::new(rows, kv_heads * per_kv.div_ceil(heads), parts), &params)?;
-        let combine = Grid::new(rows, 1, 1).smem(params.emit.n as usize * 4);
+        let combine = self.per_row(Rows::Token, &params.emit, 1);
         self.launch(entry::ATTENTION_COMBINE, combine, &params)
     }
 }

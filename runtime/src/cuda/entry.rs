@@ -1,6 +1,9 @@
 //! The entry points of the compiled kernels: what the launcher and the kernel table of the compiler agree on.
 
-use super::params::{SCAN_WARPS, SKINNY_STAGES, SKINNY_TILE_ROWS, SKINNY_WARPS};
+use super::params::{
+    SCAN_WARPS, SKINNY_STAGES, SKINNY_TILE_ROWS, SKINNY_WARPS, STREAM_MAX_GROUPS, STREAM_ROW_BYTES, STREAM_STAGES,
+    STREAM_WARPS,
+};
 
 /// A `__global__` function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +33,7 @@ macro_rules! entries {
 }
 
 const SKINNY_THREADS: u32 = SKINNY_WARPS * 32;
+const STREAM_THREADS: u32 = (STREAM_WARPS + 1) * 32;
 const SCAN_THREADS: u32 = SCAN_WARPS * 32;
 
 entries! {
@@ -107,6 +111,23 @@ entries! {
     /// Up to 64 rows, unsigned activations.
     SKINNY_64_U8 = "linear_skinny_64_u8", SKINNY_THREADS, 2;
 
+    /// As `SKINNY_8_I8`, with bulk copies.
+    STREAM_8_I8 = "linear_stream_8_i8", STREAM_THREADS, 2;
+    /// Unsigned activations.
+    STREAM_8_U8 = "linear_stream_8_u8", STREAM_THREADS, 2;
+    /// Up to 16 rows.
+    STREAM_16_I8 = "linear_stream_16_i8", STREAM_THREADS, 2;
+    /// Up to 16 rows, unsigned activations.
+    STREAM_16_U8 = "linear_stream_16_u8", STREAM_THREADS, 2;
+    /// Up to 32 rows.
+    STREAM_32_I8 = "linear_stream_32_i8", STREAM_THREADS, 2;
+    /// Up to 32 rows, unsigned activations.
+    STREAM_32_U8 = "linear_stream_32_u8", STREAM_THREADS, 2;
+    /// Up to 64 rows.
+    STREAM_64_I8 = "linear_stream_64_i8", STREAM_THREADS, 1;
+    /// Up to 64 rows, unsigned activations.
+    STREAM_64_U8 = "linear_stream_64_u8", STREAM_THREADS, 1;
+
     /// Linear of float weights or small groups, one row.
     SCALAR_1 = "linear_scalar_1", 256, 1;
     /// Eight rows at a time.
@@ -140,6 +161,13 @@ pub const fn skinny_smem_bytes(tokens: u32) -> u32 {
     let weights = SKINNY_STAGES * SKINNY_THREADS * 16;
     let scales = SKINNY_STAGES * SKINNY_WARPS * SKINNY_TILE_ROWS * 4;
     weights + scales + 2 * SKINNY_WARPS * tokens * SKINNY_TILE_ROWS * 4
+}
+
+/// Shared memory of a streaming linear of up to `tokens` rows: the ring, scales of two tiles, barriers, partial sums.
+pub const fn stream_smem_bytes(tokens: u32) -> u32 {
+    let ring = STREAM_STAGES * SKINNY_TILE_ROWS * STREAM_ROW_BYTES;
+    let scales = 2 * SKINNY_TILE_ROWS * (STREAM_MAX_GROUPS * 2 + 4);
+    ring + scales + 2 * STREAM_STAGES * 8 + 2 * STREAM_WARPS * tokens * SKINNY_TILE_ROWS * 4
 }
 
 /// Shared memory of a GEMM.

@@ -34,15 +34,21 @@ fn target_of(capability: (u32, u32)) -> Option<&'static str> {
 pub(super) struct Grid {
     pub(super) blocks: (u32, u32, u32),
     pub(super) smem_bytes: u32,
+    /// Neighbouring blocks that share memory; divides x.
+    pub(super) cluster: u32,
 }
 
 impl Grid {
     pub(super) fn new(x: usize, y: usize, z: usize) -> Grid {
-        Grid { blocks: (x as u32, y as u32, z as u32), smem_bytes: 0 }
+        Grid { blocks: (x as u32, y as u32, z as u32), smem_bytes: 0, cluster: 1 }
     }
 
     pub(super) fn smem(self, bytes: usize) -> Grid {
         Grid { smem_bytes: bytes as u32, ..self }
+    }
+
+    pub(super) fn clusters(self, cluster: usize) -> Grid {
+        Grid { cluster: cluster as u32, ..self }
     }
 }
 
@@ -51,7 +57,8 @@ pub(super) struct Kernels {
     _module: Module,
     /// What was loaded, for people.
     pub(super) target: String,
-    dependent_launch: bool,
+    /// Dependent launch, bulk copies and clusters: Hopper and later.
+    pub(super) hopper: bool,
 }
 
 impl Kernels {
@@ -67,12 +74,7 @@ impl Kernels {
             functions.insert(entry.name, function);
             allow_shared_memory(gpu, function)?;
         }
-        Ok(Kernels {
-            functions,
-            _module: module,
-            dependent_launch: gpu.capability.0 >= 9 && target != FALLBACK,
-            target,
-        })
+        Ok(Kernels { functions, _module: module, hopper: gpu.capability.0 >= 9 && target != FALLBACK, target })
     }
 
     /// Puts a kernel on the stream. `params` is the one argument of its entry point.
@@ -87,10 +89,8 @@ impl Kernels {
         if x == 0 || y == 0 || z == 0 {
             return Ok(());
         }
-        // SAFETY: the attribute is plain data, for which zeros are valid.
-        let mut attribute: sys::CUlaunchAttribute = unsafe { zeroed() };
-        attribute.id = sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
-        attribute.value.programmaticStreamSerializationAllowed = 1;
+        let mut attributes = [dependent_launch(), cluster(grid.cluster)];
+        let count = if !self.hopper { 0 } else { 1 + u32::from(grid.cluster > 1) };
         let config = sys::CUlaunchConfig {
             gridDimX: x,
             gridDimY: y,
@@ -100,8 +100,8 @@ impl Kernels {
             blockDimZ: 1,
             sharedMemBytes: grid.smem_bytes,
             hStream: stream.handle,
-            attrs: &mut attribute,
-            numAttrs: u32::from(self.dependent_launch),
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: count,
         };
         let mut arguments = [std::ptr::from_ref(params).cast_mut().cast()];
         // SAFETY: the function takes one struct of this type (the entry table and the header come from the same
@@ -111,6 +111,23 @@ impl Kernels {
         };
         launched.result().map_err(failed(entry.name))
     }
+}
+
+/// May start before the kernel ahead of it has finished, and waits for it itself.
+fn dependent_launch() -> sys::CUlaunchAttribute {
+    // SAFETY: the attribute is plain data, for which zeros are valid.
+    let mut attribute: sys::CUlaunchAttribute = unsafe { zeroed() };
+    attribute.id = sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+    attribute.value.programmaticStreamSerializationAllowed = 1;
+    attribute
+}
+
+fn cluster(blocks: u32) -> sys::CUlaunchAttribute {
+    // SAFETY: the attribute is plain data, for which zeros are valid.
+    let mut attribute: sys::CUlaunchAttribute = unsafe { zeroed() };
+    attribute.id = sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+    attribute.value.clusterDim = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: blocks, y: 1, z: 1 };
+    attribute
 }
 
 fn load_module(gpu: &Gpu, images: &dyn KernelImages) -> Result<(Module, String), DeviceError> {

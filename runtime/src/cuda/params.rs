@@ -93,6 +93,16 @@ device_constants! {
     SKINNY_WARPS = 8;
     /// Pieces of weights in flight a lane.
     SKINNY_STAGES = 16;
+    /// Warps of a block of the streaming linear that multiply; one more requests.
+    STREAM_WARPS = 8;
+    /// Stages of its ring.
+    STREAM_STAGES = 8;
+    /// Bytes of each of the rows of a stage.
+    STREAM_ROW_BYTES = 1024;
+    /// Groups a weight row may have.
+    STREAM_MAX_GROUPS = 256;
+    /// Groups of a gated norm.
+    GATED_MAX_GROUPS = 256;
     /// Time steps a block of the convolution computes.
     CONV_CHUNK = 32;
     /// Longest convolution.

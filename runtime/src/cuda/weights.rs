@@ -151,12 +151,38 @@ fn with_segments(mut params: LinearParams, segments: &[LinearSegment]) -> Linear
     params
 }
 
-/// Skinny kernels by the most rows they take: signed and unsigned activations.
-pub(super) const SKINNY: [(u32, Entry, Entry); 4] = [
-    (8, entry::SKINNY_8_I8, entry::SKINNY_8_U8),
-    (16, entry::SKINNY_16_I8, entry::SKINNY_16_U8),
-    (32, entry::SKINNY_32_I8, entry::SKINNY_32_U8),
-    (64, entry::SKINNY_64_I8, entry::SKINNY_64_U8),
+/// Kernels for few rows, each with one for signed and one for unsigned activations.
+pub(super) struct FewRows {
+    /// The most they take.
+    pub(super) rows: u32,
+    /// For every GPU.
+    pub(super) skinny: [Entry; 2],
+    /// For those with bulk copies.
+    pub(super) stream: [Entry; 2],
+}
+
+/// By the rows they take.
+pub(super) const FEW_ROWS: [FewRows; 4] = [
+    FewRows {
+        rows: 8,
+        skinny: [entry::SKINNY_8_I8, entry::SKINNY_8_U8],
+        stream: [entry::STREAM_8_I8, entry::STREAM_8_U8],
+    },
+    FewRows {
+        rows: 16,
+        skinny: [entry::SKINNY_16_I8, entry::SKINNY_16_U8],
+        stream: [entry::STREAM_16_I8, entry::STREAM_16_U8],
+    },
+    FewRows {
+        rows: 32,
+        skinny: [entry::SKINNY_32_I8, entry::SKINNY_32_U8],
+        stream: [entry::STREAM_32_I8, entry::STREAM_32_U8],
+    },
+    FewRows {
+        rows: 64,
+        skinny: [entry::SKINNY_64_I8, entry::SKINNY_64_U8],
+        stream: [entry::STREAM_64_I8, entry::STREAM_64_U8],
+    },
 ];
 
 /// A GEMM of many rows.

@@ -1,0 +1,88 @@
+// Hopper's bulk copies and the barriers they complete on; clusters of blocks. Empty for older targets.
+#pragma once
+#include "common.cuh"
+
+#if __CUDA_ARCH__ >= 900
+
+DEVICE void barrier_init(u64 *barrier, u32 arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(smem_address(barrier)), "r"(arrivals) : "memory");
+}
+
+// Makes initialized barriers visible to the copy engine.
+DEVICE void barrier_init_fence() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+
+DEVICE void barrier_arrive(u64 *barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(smem_address(barrier)) : "memory");
+}
+
+DEVICE void barrier_arrive_expect(u64 *barrier, u32 bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(smem_address(barrier)), "r"(bytes)
+               : "memory");
+}
+
+DEVICE void barrier_wait(u64 *barrier, u32 parity) {
+  asm volatile("{\n"
+               ".reg .pred done;\n"
+               "again:\n"
+               "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+               "@done bra.uni finished;\n"
+               "bra.uni again;\n"
+               "finished:\n"
+               "}" ::"r"(smem_address(barrier)),
+               "r"(parity)
+               : "memory");
+}
+
+// Multiples of 16 bytes, both sides aligned to 16.
+DEVICE void copy_bulk(u32 dst, const void *src, u32 bytes, u64 *barrier, u64 policy) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::
+                   "r"(dst),
+               "l"(src), "r"(bytes), "r"(smem_address(barrier)), "l"(policy)
+               : "memory");
+}
+
+DEVICE u32 cluster_size() {
+  u32 size;
+  asm("mov.u32 %0, %%cluster_nctaid.x;" : "=r"(size));
+  return size;
+}
+
+DEVICE u32 cluster_rank() {
+  u32 rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+
+DEVICE void cluster_barrier() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+// A float in the shared memory of another block of the cluster.
+DEVICE float cluster_read(const float *mine, u32 rank) {
+  u32 address;
+  float value;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(smem_address(mine)), "r"(rank));
+  asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
+  return value;
+}
+
+#else
+
+DEVICE u32 cluster_size() { return 1; }
+DEVICE u32 cluster_rank() { return 0; }
+DEVICE void cluster_barrier() {}
+DEVICE float cluster_read(const float *mine, u32) { return *mine; }
+
+#endif
+
+// Largest `v` over the blocks of a cluster; `shared` is one float. Every block must call it.
+DEVICE float cluster_max(float v, float *shared) {
+  u32 size = cluster_size();
+  if (size == 1) return v;
+  if (threadIdx.x == 0) *shared = v;
+  cluster_barrier();
+  float most = 0.0f;
+  for (u32 rank = 0; rank < size; rank++) most = fmaxf(most, cluster_read(shared, rank));
+  cluster_barrier(); // nobody leaves while others read
+  return most;
+}
