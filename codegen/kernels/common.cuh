@@ -126,6 +126,26 @@ template <int PENDING> DEVICE void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 
+// ---- loops over a row ----
+
+// store(i, load(i)) for every i < n, by all threads: the loads of BATCH turns are in flight together, which the compiler
+// would not dare where a store might overwrite what a later load reads.
+template <int BATCH = 8, class Load, class Store> DEVICE void for_each(u32 n, Load load, Store store) {
+  for (u32 first = threadIdx.x; first < n; first += BATCH * blockDim.x) {
+    decltype(load(0u)) values[BATCH];
+#pragma unroll
+    for (int j = 0; j < BATCH; j++) {
+      u32 i = first + j * blockDim.x;
+      if (i < n) values[j] = load(i);
+    }
+#pragma unroll
+    for (int j = 0; j < BATCH; j++) {
+      u32 i = first + j * blockDim.x;
+      if (i < n) store(i, values[j]);
+    }
+  }
+}
+
 // ---- reductions ----
 
 DEVICE float warp_sum(float v) {

@@ -26,11 +26,22 @@ DEVICE void conv1d(const Conv1dParams &p) {
   if (c >= p.channels || first >= length) return;
   float *state = (float *)(p.batch.seq_base[sequence] + p.state_offset);
   int back = (int)p.taps - 1;
+  // The inputs of a step, oldest first; each is read once.
+  float seen[CONV_MAX_TAPS];
+#pragma unroll
+  for (int j = 1; j < (int)CONV_MAX_TAPS; j++)
+    seen[j] = j <= back ? conv_input(p, state, start, (int)first - back + j - 1, c) : 0.0f;
+#pragma unroll 4
   for (u32 t = first; t < min(first + CONV_CHUNK, length); t++) {
+#pragma unroll
+    for (u32 j = 0; j + 1 < CONV_MAX_TAPS; j++) seen[j] = seen[j + 1];
+    float newest = p.x[(u64)(start + t) * p.channels + c];
     float sum = bias;
 #pragma unroll
-    for (u32 j = 0; j < CONV_MAX_TAPS; j++)
-      if (j < p.taps) sum = fmaf(w[j], conv_input(p, state, start, (int)t - back + (int)j, c), sum);
+    for (int j = 0; j < (int)CONV_MAX_TAPS; j++) {
+      if (j == back) seen[j] = newest;
+      sum = fmaf(w[j], seen[j], sum);
+    }
     p.out[(u64)(start + t) * p.channels + c] = silu(sum);
   }
   if (first != 0) return;

@@ -5,10 +5,10 @@
 //
 // - A tile is 8 weight rows. One warp does nothing but request: 8 bulk copies of up to 1 KB (one a row) fill a stage of a
 //   ring; STREAM_STAGES of them are in flight a block, from before the previous kernel of the stream has finished.
-//   Two blocks an SM keep 128 KB in flight, more than bandwidth times latency, and each hides the other's pauses.
-// - Eight warps multiply, 128 columns of a stage each, with mma.sync: tokens are the 16 rows, weights the 8 columns. Lanes
+//   Three blocks an SM keep 192 KB in flight, more than bandwidth times latency, and hide each other's pauses.
+// - Four warps multiply, 256 bytes of each row of a stage, with mma.sync: tokens are the 16 rows, weights the 8 columns. Lanes
 //   read 16 bytes of a row, which are the operand of two instructions as they are.
-// - A W4 stage is 16 groups of 128: a sum is scaled a group and added to the total, in integers for two-level.
+// - The sum of a W4 group is scaled and added to the total, in integers for two-level.
 // - Scales of the next tile are copied while the current one is multiplied.
 // - The partial sums of the warps meet in shared memory, double-buffered: one barrier a tile.
 //
@@ -34,6 +34,11 @@ struct Shared {
   u8 group_scales[2][TILE_ROWS * STREAM_MAX_GROUPS * 2];
   float row_scales[2][TILE_ROWS];
   u64 full[STAGES], empty[STAGES];
+};
+
+// [parity][warp][token][row of the tile]
+template <int TOKENS> struct Partials {
+  int sums[2][WARPS][TOKENS][TILE_ROWS];
 };
 
 // Position in the ring.
@@ -92,12 +97,25 @@ DEVICE void request_scales(const LinearParams &p, Tile &tile, Shared &shared, u3
 
 DEVICE void consumers_barrier() { asm volatile("bar.sync 1, %0;" ::"n"(THREADS) : "memory"); }
 
-// Activations of a token: 16 bytes of every piece for W8, 32 for W4, of this warp's columns of a stage.
-template <int COUNT> struct Activations {
-  uint4 x[COUNT];
-  DEVICE void load(const LinearParams &p, u32 token, u32 k, u32 step_k, u32 step_half) {
-#pragma unroll
-    for (int i = 0; i < COUNT; i++) x[i] = skinny::load_x(p, token, k + i / 2 * step_k + i % 2 * step_half);
+// What a lane needs of x and of the tile, in registers: parameters that are indexed at run time are slow to read.
+struct Lane {
+  const u8 *x_top, *x_bottom; // tokens lane / 4 and 8 more, of the first 16
+  u32 k_padded, x_step;       // bytes to the next 16 tokens
+  u32 rows;                   // tokens from this lane's first on
+  DEVICE Lane(const LinearParams &p) {
+    u32 token = lane_id() / 4;
+    x_top = (const u8 *)p.x + (u64)token * p.k_padded;
+    x_bottom = x_top + (u64)8 * p.k_padded;
+    k_padded = p.k_padded, x_step = 16 * p.k_padded;
+    rows = p.rows > token ? p.rows - token : 0;
+  }
+  DEVICE uint4 top(int m, u32 k) const {
+    if (rows <= m * 16 || k >= k_padded) return make_uint4(0, 0, 0, 0);
+    return *(const uint4 *)(x_top + (u64)m * x_step + k);
+  }
+  DEVICE uint4 bottom(int m, u32 k) const {
+    if (rows <= m * 16 + 8 || k >= k_padded) return make_uint4(0, 0, 0, 0);
+    return *(const uint4 *)(x_bottom + (u64)m * x_step + k);
   }
 };
 
@@ -107,82 +125,115 @@ DEVICE void multiply(int (&acc)[4], uint4 x0, uint4 x1, const u32 (&b)[4]) {
   mma_int8<X_UNSIGNED>(acc, x0.z, x1.z, x0.w, x1.w, b[2], b[3]);
 }
 
+// Multiplies 16 bytes of weights as they are by the activations from column k on.
+template <int M_TILES, bool HALF, bool X_UNSIGNED>
+DEVICE void multiply_all(const Lane &lane, u32 k, const u32 (&b)[4], int (&acc)[M_TILES][4]) {
+#pragma unroll
+  for (int m = 0; m < M_TILES; m++)
+    multiply<X_UNSIGNED>(acc[m], lane.top(m, k), HALF ? make_uint4(0, 0, 0, 0) : lane.bottom(m, k), b);
+}
+
 // One stage of a W8 tile.
 template <int M_TILES, bool HALF, bool X_UNSIGNED>
-DEVICE void stage_w8(const LinearParams &p, const LinearSegment &, Shared &shared, const Turn &turn, u32 at, const u8 *,
-                     int (&acc)[M_TILES][4]) {
-  u32 token = lane_id() / 4, quad = lane_id() % 4, column = warp_id() * WARP_BYTES + quad * 16;
-  Activations<PIECES> top[M_TILES], bottom[M_TILES] = {};
+DEVICE void stage_w8(const Lane &lane, Shared &shared, const Turn &turn, u32 at, int (&acc)[M_TILES][4]) {
+  u32 column = warp_id() * WARP_BYTES + lane_id() % 4 * 16;
+  const u8 *weights = shared.weights[turn.slot][lane_id() / 4] + column;
+  uint4 early[PIECES];
+  if constexpr (HALF) {
 #pragma unroll
-  for (int m = 0; m < M_TILES; m++) {
-    top[m].load(p, m * 16 + token, at + column, 128, 64);
-    if constexpr (!HALF) bottom[m].load(p, m * 16 + token + 8, at + column, 128, 64);
+    for (u32 i = 0; i < PIECES; i++) early[i] = lane.top(0, at + column + i * 64);
   }
   barrier_wait(&shared.full[turn.slot], turn.parity);
 #pragma unroll
   for (u32 i = 0; i < PIECES; i++) {
-    uint4 v = *(const uint4 *)&shared.weights[turn.slot][token][column + i * 64];
+    uint4 v = *(const uint4 *)(weights + i * 64);
     u32 b[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-    for (int m = 0; m < M_TILES; m++) multiply<X_UNSIGNED>(acc[m], top[m].x[i], bottom[m].x[i], b);
+    if constexpr (HALF)
+      multiply<X_UNSIGNED>(acc[0], early[i], make_uint4(0, 0, 0, 0), b);
+    else
+      multiply_all<M_TILES, HALF, X_UNSIGNED>(lane, at + column + i * 64, b, acc);
   }
 }
 
-// One stage of a W4 tile: a piece of 64 bytes is a group of 128 of each row.
-template <int M_TILES, bool HALF, bool X_UNSIGNED>
-DEVICE void stage_w4(const LinearParams &p, const LinearSegment &s, Shared &shared, const Turn &turn, u32 at,
-                     const u8 *scales, int (&acc)[M_TILES][4]) {
-  u32 token = lane_id() / 4, quad = lane_id() % 4, column = warp_id() * WARP_BYTES;
+// The group scales of the two rows that are this lane's columns of the result.
+struct GroupScales {
+  const u8 *first, *second;
+  u32 pieces, last; // pieces of 128 a group, last group
+  DEVICE GroupScales(const LinearSegment &s, const u8 *scales, u32 bytes) {
+    first = scales + lane_id() % 4 * 2 * s.groups * bytes;
+    second = first + s.groups * bytes;
+    pieces = s.group_size / 128, last = s.groups - 1;
+  }
+  DEVICE u32 group(u32 piece) const { return min(pieces == 1 ? piece : piece / pieces, last); }
+};
+
+// One stage of a W4 tile: a piece of 64 bytes is 128 columns of each row, all of one group.
+template <u32 FORMAT, int M_TILES, bool HALF, bool X_UNSIGNED>
+DEVICE void stage_w4(const Lane &lane, const GroupScales &scales, Shared &shared, const Turn &turn, u32 at,
+                     int (&acc)[M_TILES][4]) {
+  u32 column = warp_id() * WARP_BYTES, quad = lane_id() % 4;
+  const u8 *weights = shared.weights[turn.slot][lane_id() / 4] + column + quad * 16;
   u32 k = 2 * (at + column) + quad * 32;
-  Activations<2 * PIECES> early;
-  if constexpr (HALF) early.load(p, token, k, 128, 16);
+  uint4 early[2 * PIECES];
+  if constexpr (HALF) {
+#pragma unroll
+    for (u32 i = 0; i < 2 * PIECES; i++) early[i] = lane.top(0, k + i / 2 * 128 + i % 2 * 16);
+  }
   barrier_wait(&shared.full[turn.slot], turn.parity);
 #pragma unroll
   for (u32 i = 0; i < PIECES; i++) {
-    u32 low[4], high[4];
-    unpack_int4_x16(*(const uint4 *)&shared.weights[turn.slot][token][column + i * 64 + quad * 16], low, high);
-    u32 group = min((at + column + i * 64) * 2 / s.group_size, s.groups - 1);
-    u32 at0 = quad * 2 * s.groups + group, at1 = at0 + s.groups;
-    bool integer = s.format == FORMAT_W4_TWO_LEVEL;
-    u32 s0 = integer ? scales[at0] : ((const u16 *)scales)[at0], s1 = integer ? scales[at1] : ((const u16 *)scales)[at1];
+    u32 low[4], high[4], s[2];
+    unpack_int4_x16(*(const uint4 *)(weights + i * 64), low, high);
+    u32 group = scales.group((at + column) / 64 + i);
+    if constexpr (FORMAT == FORMAT_W4_TWO_LEVEL)
+      s[0] = scales.first[group], s[1] = scales.second[group];
+    else
+      s[0] = ((const u16 *)scales.first)[group], s[1] = ((const u16 *)scales.second)[group];
+    // Two sums: half the chain of dependent instructions.
+    int sum[M_TILES][4] = {}, more[M_TILES][4] = {};
+    if constexpr (HALF) {
+      multiply<X_UNSIGNED>(sum[0], early[2 * i], make_uint4(0, 0, 0, 0), low);
+      multiply<X_UNSIGNED>(more[0], early[2 * i + 1], make_uint4(0, 0, 0, 0), high);
+    } else {
+      multiply_all<M_TILES, HALF, X_UNSIGNED>(lane, k + i * 128, low, sum);
+      multiply_all<M_TILES, HALF, X_UNSIGNED>(lane, k + i * 128 + 16, high, more);
+    }
 #pragma unroll
-    for (int m = 0; m < M_TILES; m++) {
-      int sum[4] = {0, 0, 0, 0};
-      if constexpr (HALF) {
-        multiply<X_UNSIGNED>(sum, early.x[2 * i], make_uint4(0, 0, 0, 0), low);
-        multiply<X_UNSIGNED>(sum, early.x[2 * i + 1], make_uint4(0, 0, 0, 0), high);
-      } else {
-        Activations<2> top, bottom;
-        top.load(p, m * 16 + token, k + i * 128, 0, 16);
-        bottom.load(p, m * 16 + token + 8, k + i * 128, 0, 16);
-        multiply<X_UNSIGNED>(sum, top.x[0], bottom.x[0], low);
-        multiply<X_UNSIGNED>(sum, top.x[1], bottom.x[1], high);
-      }
+    for (int m = 0; m < M_TILES; m++)
 #pragma unroll
       for (int c = 0; c < (HALF ? 2 : 4); c++) {
-        u32 scale = c % 2 ? s1 : s0;
-        if (integer)
-          acc[m][c] += (sum[c] >> 4) * (int)scale;
+        if constexpr (FORMAT == FORMAT_W4_TWO_LEVEL)
+          acc[m][c] += ((sum[m][c] + more[m][c]) >> 4) * (int)s[c % 2];
         else
-          acc[m][c] = __float_as_int(fmaf((float)(sum[c] >> 4), f16_to_f32((u16)scale), __int_as_float(acc[m][c])));
+          acc[m][c] =
+              __float_as_int(fmaf((float)((sum[m][c] + more[m][c]) >> 4), f16_to_f32((u16)s[c % 2]), __int_as_float(acc[m][c])));
       }
-    }
   }
 }
 
-template <int M_TILES, bool HALF, int TOKENS>
-DEVICE void share_sums(skinny::Partials<TOKENS> &partials, u32 parity, int (&acc)[M_TILES][4]) {
-  u32 token = lane_id() / 4, column = lane_id() % 4 * 2;
-  int(*mine)[TILE_ROWS] = partials.sums[parity][warp_id()];
-#pragma unroll
-  for (int m = 0; m < M_TILES; m++) {
-    *(int2 *)&mine[m * 16 + token][column] = make_int2(acc[m][0], acc[m][1]);
-    if constexpr (!HALF) *(int2 *)&mine[m * 16 + token + 8][column] = make_int2(acc[m][2], acc[m][3]);
+DEVICE void release(Shared &shared, Turn &turn) {
+  __syncwarp();
+  if (lane_id() == 0) barrier_arrive(&shared.empty[turn.slot]);
+  turn.advance();
+}
+
+// All stages of a tile.
+template <u32 FORMAT, int M_TILES, bool HALF, bool X_UNSIGNED>
+DEVICE void tile_sums(const Lane &lane, const LinearSegment &s, const u8 *group_scales, Shared &shared, Turn &turn,
+                      int (&acc)[M_TILES][4]) {
+  u32 row_bytes = s.row_bytes;
+  if constexpr (FORMAT == FORMAT_W8) {
+    for (u32 at = 0; at < row_bytes; at += ROW_BYTES, release(shared, turn))
+      stage_w8<M_TILES, HALF, X_UNSIGNED>(lane, shared, turn, at, acc);
+  } else {
+    GroupScales scales(s, group_scales, FORMAT == FORMAT_W4_GROUP ? 2 : 1);
+    for (u32 at = 0; at < row_bytes; at += ROW_BYTES, release(shared, turn))
+      stage_w4<FORMAT, M_TILES, HALF, X_UNSIGNED>(lane, scales, shared, turn, at, acc);
   }
 }
 
 template <int TOKENS>
-DEVICE void store_tile(const LinearParams &p, const LinearSegment &s, u32 row0, skinny::Partials<TOKENS> &partials,
+DEVICE void store_tile(const LinearParams &p, const LinearSegment &s, u32 row0, Partials<TOKENS> &partials,
                        u32 parity, const float *row_scales) {
   u32 column = threadIdx.x % TILE_ROWS, row = row0 + column;
   if (row >= s.out_features) return;
@@ -201,33 +252,76 @@ DEVICE void store_tile(const LinearParams &p, const LinearSegment &s, u32 row0, 
   }
 }
 
-template <int M_TILES, bool HALF, bool X_UNSIGNED, int TOKENS>
-DEVICE void consume(const LinearParams &p, Shared &shared, skinny::Partials<TOKENS> &partials) {
+// Tensor cores: tokens are the rows, weights the columns.
+template <int M_TILES, bool HALF, bool X_UNSIGNED> struct TensorCores {
+  static constexpr int TOKENS = HALF ? 8 : 16 * M_TILES;
+  Lane lane;
+  int acc[M_TILES][4];
+
+  DEVICE TensorCores(const LinearParams &p) : lane(p) {}
+
+  template <u32 FORMAT> DEVICE void sum(const LinearSegment &s, const u8 *scales, Shared &shared, Turn &turn) {
+#pragma unroll
+    for (int m = 0; m < M_TILES; m++)
+#pragma unroll
+      for (int c = 0; c < 4; c++) acc[m][c] = 0;
+    tile_sums<FORMAT, M_TILES, HALF, X_UNSIGNED>(lane, s, scales, shared, turn, acc);
+  }
+
+  DEVICE void share(int (*mine)[TILE_ROWS], bool) const {
+    u32 token = lane_id() / 4, column = lane_id() % 4 * 2;
+#pragma unroll
+    for (int m = 0; m < M_TILES; m++) {
+      *(int2 *)&mine[m * 16 + token][column] = make_int2(acc[m][0], acc[m][1]);
+      if constexpr (!HALF) *(int2 *)&mine[m * 16 + token + 8][column] = make_int2(acc[m][2], acc[m][3]);
+    }
+  }
+};
+
+template <class Math> DEVICE void consume(const LinearParams &p, Shared &shared, Partials<Math::TOKENS> &partials) {
   Tile tile, next;
   request_scales(p, next, shared, 0);
   copy_async_wait<0>();
   consumers_barrier();
   pdl_wait();
   Turn turn;
+  Math math(p);
   for (u32 parity = 0; tile.find(p); tile.index += gridDim.x, parity ^= 1) {
     const LinearSegment &s = p.segments[tile.segment];
     next.index += gridDim.x;
     request_scales(p, next, shared, parity ^ 1);
-    int acc[M_TILES][4] = {};
-    bool w8 = s.format == FORMAT_W8;
-    for (u32 at = 0; at < s.row_bytes; at += ROW_BYTES, turn.advance()) {
-      if (w8)
-        stage_w8<M_TILES, HALF, X_UNSIGNED>(p, s, shared, turn, at, nullptr, acc);
-      else
-        stage_w4<M_TILES, HALF, X_UNSIGNED>(p, s, shared, turn, at, shared.group_scales[parity], acc);
-      __syncwarp();
-      if (lane_id() == 0) barrier_arrive(&shared.empty[turn.slot]);
-    }
-    share_sums<M_TILES, HALF>(partials, parity, acc);
+    const u8 *group_scales = shared.group_scales[parity];
+    if (s.format == FORMAT_W8)
+      math.template sum<FORMAT_W8>(s, group_scales, shared, turn);
+    else if (s.format == FORMAT_W4_TWO_LEVEL)
+      math.template sum<FORMAT_W4_TWO_LEVEL>(s, group_scales, shared, turn);
+    else
+      math.template sum<FORMAT_W4_GROUP>(s, group_scales, shared, turn);
+    math.share(partials.sums[parity][warp_id()], s.format == FORMAT_W4_GROUP);
     copy_async_wait<0>();
     consumers_barrier();
     store_tile(p, s, tile.row0(p), partials, parity, shared.row_scales[parity]);
   }
+}
+
+// Either the warp that requests, or one that multiplies.
+template <class Math> DEVICE void run(const LinearParams &p) {
+  extern __shared__ __align__(128) u8 dynamic[];
+  Shared &shared = *(Shared *)dynamic;
+  Partials<Math::TOKENS> &partials = *(Partials<Math::TOKENS> *)(dynamic + sizeof(Shared));
+  pdl_launch_dependents();
+  if (threadIdx.x == 0) {
+    for (u32 i = 0; i < STAGES; i++) {
+      barrier_init(&shared.full[i], 1);
+      barrier_init(&shared.empty[i], WARPS);
+    }
+    barrier_init_fence();
+  }
+  __syncthreads();
+  if (warp_id() == WARPS)
+    produce(p, shared);
+  else
+    consume<Math>(p, shared, partials);
 }
 
 } // namespace stream
@@ -236,22 +330,6 @@ DEVICE void consume(const LinearParams &p, Shared &shared, skinny::Partials<TOKE
 
 template <int M_TILES, bool HALF, bool X_UNSIGNED> DEVICE void linear_stream(const LinearParams &p) {
 #if __CUDA_ARCH__ >= 900
-  constexpr int TOKENS = HALF ? 8 : 16 * M_TILES;
-  extern __shared__ __align__(128) u8 dynamic[];
-  stream::Shared &shared = *(stream::Shared *)dynamic;
-  skinny::Partials<TOKENS> &partials = *(skinny::Partials<TOKENS> *)(dynamic + sizeof(stream::Shared));
-  pdl_launch_dependents();
-  if (threadIdx.x == 0) {
-    for (u32 i = 0; i < stream::STAGES; i++) {
-      barrier_init(&shared.full[i], 1);
-      barrier_init(&shared.empty[i], stream::WARPS);
-    }
-    barrier_init_fence();
-  }
-  __syncthreads();
-  if (warp_id() == stream::WARPS)
-    stream::produce(p, shared);
-  else
-    stream::consume<M_TILES, HALF, X_UNSIGNED>(p, shared, partials);
+  stream::run<stream::TensorCores<M_TILES, HALF, X_UNSIGNED>>(p);
 #endif
 }

@@ -13,21 +13,20 @@ DEVICE void rms_norm(const RmsNormParams &p) {
   pdl_launch_dependents();
   pdl_wait();
   float *x = p.x + part.at(p.emit.n, 0);
+  const float *delta = p.delta ? p.delta + part.at(p.emit.n, 0) : nullptr;
   float squares = 0.0f;
-  for (u32 i = threadIdx.x; i < part.n; i += blockDim.x) {
-    float v = x[i];
-    if (p.delta) {
-      v += p.delta[part.at(p.emit.n, i)];
-      x[i] = v;
-    }
-    row[i] = v;
-    squares += v * v;
-  }
+  for_each(
+      part.n, [=](u32 i) { return delta ? x[i] + delta[i] : x[i]; },
+      [&](u32 i, float v) {
+        if (delta) x[i] = v;
+        row[i] = v;
+        squares += v * v;
+      });
   float inverse = 1.0f / sqrtf(block_sum(squares, scratch) / p.emit.n + p.eps);
-  for (u32 i = threadIdx.x; i < part.n; i += blockDim.x) {
-    float v = row[i] * inverse;
-    row[i] = p.weight ? v * p.weight[i] : v;
-  }
+  const float *weight = p.weight;
+  for_each(
+      part.n, [=](u32 i) { return weight ? weight[i] : 1.0f; },
+      [=](u32 i, float w) { row[i] = row[i] * inverse * w; });
   __syncthreads();
   emit_row(row, part, p.emit, scratch);
 }
@@ -40,15 +39,13 @@ DEVICE void map(const MapParams &p) {
   pdl_launch_dependents();
   pdl_wait();
   const float *x = p.x + part.at(p.emit.n, 0);
-#pragma unroll 4
-  for (u32 i = threadIdx.x; i < part.n; i += blockDim.x) {
-    float v = x[i];
-    if (p.relu2) {
-      v = fmaxf(v, 0.0f);
-      v *= v;
-    }
-    row[i] = v;
-  }
+  bool relu2 = p.relu2;
+  for_each<12>(
+      part.n, [=](u32 i) { return x[i]; },
+      [=](u32 i, float v) {
+        float positive = fmaxf(v, 0.0f);
+        row[i] = relu2 ? positive * positive : v;
+      });
   __syncthreads();
   emit_row(row, part, p.emit, scratch);
 }
@@ -61,10 +58,10 @@ DEVICE void gated_rms_norm(const GatedNormParams &p) {
   RowPart part(p.emit.n);
   pdl_launch_dependents();
   pdl_wait();
-  for (u32 i = threadIdx.x; i < part.n; i += blockDim.x) {
-    u64 at = part.at(p.emit.n, i);
-    row[i] = p.x[at] * silu(p.z[at]);
-  }
+  const float *x = p.x + part.at(p.emit.n, 0), *z = p.z + part.at(p.emit.n, 0);
+  for_each<4>(
+      part.n, [=](u32 i) { return make_float2(x[i], z[i]); },
+      [=](u32 i, float2 v) { row[i] = v.x * silu(v.y); });
   __syncthreads();
   // One warp a group: a block has a few groups, each of about a thousand columns.
   u32 warps = blockDim.x / WARP, groups = part.n / p.group_size;
@@ -77,10 +74,11 @@ DEVICE void gated_rms_norm(const GatedNormParams &p) {
     if (lane_id() == 0) inverse[group] = 1.0f / sqrtf(squares / p.group_size + p.eps);
   }
   __syncthreads();
-  for (u32 i = threadIdx.x; i < part.n; i += blockDim.x) {
-    float v = row[i] * inverse[i / p.group_size];
-    row[i] = p.weight ? v * p.weight[part.begin + i] : v;
-  }
+  const float *weight = p.weight ? p.weight + part.begin : nullptr;
+  u32 group_size = p.group_size;
+  for_each<4>(
+      part.n, [=](u32 i) { return weight ? weight[i] : 1.0f; },
+      [=](u32 i, float w) { row[i] = row[i] * inverse[i / group_size] * w; });
   __syncthreads();
   emit_row(row, part, p.emit, scratch);
 }

@@ -44,9 +44,11 @@ pub const FILES: &[KernelFile] = files![
     "linear_scalar.cuh",
     "linear_skinny.cuh",
     "linear_stream.cuh",
+    "linear_stream_dot.cuh",
     "mma.cuh",
     "rows.cuh",
     "ssm_scan.cuh",
+    "ssm_scan_long.cuh",
 ];
 
 macro_rules! table {
@@ -70,10 +72,12 @@ pub const KERNELS: &[KernelRow] = table! {
         SCAN_64 => "ssm_scan<2, 1>";
         SCAN_128 => "ssm_scan<4, 1>";
         SCAN_256 => "ssm_scan<8, 1>";
-        SCAN_LONG_32 => "ssm_scan<1, 4>";
-        SCAN_LONG_64 => "ssm_scan<2, 4>";
-        SCAN_LONG_128 => "ssm_scan<4, 4>";
-        SCAN_LONG_256 => "ssm_scan<8, 2>";
+    }
+    "ssm_scan_long.cuh", "SsmScanParams" {
+        SCAN_LONG_32 => "ssm_scan_long<1>";
+        SCAN_LONG_64 => "ssm_scan_long<2>";
+        SCAN_LONG_128 => "ssm_scan_long<4>";
+        SCAN_LONG_256 => "ssm_scan_long<8>";
     }
     "attention.cuh", "AttentionParams" {
         ATTENTION_APPEND_F32 => "attention_append<DTYPE_F32>";
@@ -106,6 +110,14 @@ pub const KERNELS: &[KernelRow] = table! {
         STREAM_32_U8 => "linear_stream<2, false, true>";
         STREAM_64_I8 => "linear_stream<4, false, false>";
         STREAM_64_U8 => "linear_stream<4, false, true>";
+    }
+    "linear_stream_dot.cuh", "LinearParams" {
+        DOT_1_I8 => "linear_stream_dot<1, false>";
+        DOT_1_U8 => "linear_stream_dot<1, true>";
+        DOT_2_I8 => "linear_stream_dot<2, false>";
+        DOT_2_U8 => "linear_stream_dot<2, true>";
+        DOT_4_I8 => "linear_stream_dot<4, false>";
+        DOT_4_U8 => "linear_stream_dot<4, true>";
     }
     "linear_scalar.cuh", "LinearParams" {
         SCALAR_1 => "linear_scalar<1>";

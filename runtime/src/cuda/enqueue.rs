@@ -23,7 +23,7 @@ pub(super) struct Queue<'a> {
 
 /// Most rows that are shared by clusters; more rows fill the GPU by themselves.
 const CLUSTER_ROWS: usize = 32;
-/// Chunks of more tokens than this use the scan that keeps more rows a lane.
+/// Chunks of more tokens than this use the scan that stages them.
 const LONG_SCAN: usize = 4;
 
 impl Queue<'_> {
@@ -102,16 +102,18 @@ impl Queue<'_> {
     }
 
     fn scan(&self, params: &SsmScanParams) -> Result<(), DeviceError> {
-        let long = self.shape.longest > LONG_SCAN;
-        let (short_entry, long_entry, long_rows) = match params.state_size {
-            0..=32 => (entry::SCAN_32, entry::SCAN_LONG_32, 4),
-            33..=64 => (entry::SCAN_64, entry::SCAN_LONG_64, 4),
-            65..=128 => (entry::SCAN_128, entry::SCAN_LONG_128, 4),
-            _ => (entry::SCAN_256, entry::SCAN_LONG_256, 2),
+        let smem = entry::scan_smem_bytes(params.head_dim, params.state_size);
+        let staged = params.head_dim.is_multiple_of(4) && smem <= self.gpu.smem_per_block - 1024;
+        let long = staged && self.shape.longest > LONG_SCAN;
+        let (few, many) = match params.state_size {
+            0..=32 => (entry::SCAN_32, entry::SCAN_LONG_32),
+            33..=64 => (entry::SCAN_64, entry::SCAN_LONG_64),
+            65..=128 => (entry::SCAN_128, entry::SCAN_LONG_128),
+            _ => (entry::SCAN_256, entry::SCAN_LONG_256),
         };
-        let (entry, rows) = if long { (long_entry, long_rows) } else { (short_entry, 1) };
+        let (entry, rows, smem) = if long { (many, 4, smem) } else { (few, 1, 0) };
         let blocks = params.heads * params.head_dim.div_ceil(SCAN_WARPS * 4 * rows);
-        self.launch(entry, Grid::new(blocks as usize, self.shape.sequences, 1), params)
+        self.launch(entry, Grid::new(blocks as usize, self.shape.sequences, 1).smem(smem as usize), params)
     }
 
     fn linear(&self, linear: &LinearOp) -> Result<(), DeviceError> {
@@ -128,7 +130,7 @@ impl Queue<'_> {
     /// The kernels for so few rows that reading the weights is what they do; `None` for more.
     fn few_rows(&self, rows: usize) -> Option<&'static FewRows> {
         let fits = |few: &&FewRows| {
-            rows <= few.rows as usize && entry::skinny_smem_bytes(few.rows) + 1024 <= self.gpu.smem_per_block
+            rows <= few.rows as usize && entry::skinny_smem_bytes(few.rows.max(8)) + 1024 <= self.gpu.smem_per_block
         };
         FEW_ROWS.iter().find(fits)
     }
@@ -145,7 +147,7 @@ impl Queue<'_> {
         let stream = self.kernels.hopper && groups <= Some(STREAM_MAX_GROUPS);
         let (entries, smem) = match stream {
             true => (few.stream, entry::stream_smem_bytes(few.rows)),
-            false => (few.skinny, entry::skinny_smem_bytes(few.rows)),
+            false => (few.skinny, entry::skinny_smem_bytes(few.rows.max(8))),
         };
         let entry = entries[params.x_unsigned as usize];
         let resident = (self.gpu.smem_per_sm / (smem + 1024)).clamp(1, entry.blocks_per_sm);

@@ -1,8 +1,8 @@
 //! The entry points of the compiled kernels: what the launcher and the kernel table of the compiler agree on.
 
 use super::params::{
-    SCAN_WARPS, SKINNY_STAGES, SKINNY_TILE_ROWS, SKINNY_WARPS, STREAM_MAX_GROUPS, STREAM_ROW_BYTES, STREAM_STAGES,
-    STREAM_WARPS,
+    SCAN_STAGE_TOKENS, SCAN_WARPS, SKINNY_STAGES, SKINNY_TILE_ROWS, SKINNY_WARPS, STREAM_MAX_GROUPS, STREAM_ROW_BYTES,
+    STREAM_STAGES, STREAM_WARPS,
 };
 
 /// A `__global__` function.
@@ -46,11 +46,11 @@ entries! {
     /// Reads memory, to measure bandwidth; `count` is in KiB.
     READ_MEMORY = "read_memory", 512, 2;
     /// RMSNorm and emit.
-    RMS_NORM = "rms_norm", 1024, 1;
+    RMS_NORM = "rms_norm", 512, 1;
     /// Activation and emit.
-    MAP = "map", 1024, 1;
+    MAP = "map", 512, 1;
     /// Gated group RMSNorm and emit.
-    GATED_RMS_NORM = "gated_rms_norm", 1024, 1;
+    GATED_RMS_NORM = "gated_rms_norm", 512, 1;
     /// Raw sums to floats.
     DEQUANTIZE = "dequantize", 256, 1;
     /// Causal convolution.
@@ -64,13 +64,13 @@ entries! {
     SCAN_128 = "ssm_scan_128", SCAN_THREADS, 1;
     /// Scan with states up to 256 wide, few tokens.
     SCAN_256 = "ssm_scan_256", SCAN_THREADS, 1;
-    /// Scan with states up to 32 wide, four rows a lane.
+    /// Scan with states up to 32 wide, tokens staged in shared memory.
     SCAN_LONG_32 = "ssm_scan_long_32", SCAN_THREADS, 1;
-    /// Scan with states up to 64 wide, four rows a lane.
+    /// Scan with states up to 64 wide, tokens staged in shared memory.
     SCAN_LONG_64 = "ssm_scan_long_64", SCAN_THREADS, 1;
-    /// Scan with states up to 128 wide, four rows a lane.
+    /// Scan with states up to 128 wide, tokens staged in shared memory.
     SCAN_LONG_128 = "ssm_scan_long_128", SCAN_THREADS, 1;
-    /// Scan with states up to 256 wide, two rows a lane.
+    /// Scan with states up to 256 wide, tokens staged in shared memory.
     SCAN_LONG_256 = "ssm_scan_long_256", SCAN_THREADS, 1;
 
     /// Keys and values of several rows a sequence into an f32 cache.
@@ -111,14 +111,26 @@ entries! {
     /// Up to 64 rows, unsigned activations.
     SKINNY_64_U8 = "linear_skinny_64_u8", SKINNY_THREADS, 2;
 
-    /// As `SKINNY_8_I8`, with bulk copies.
-    STREAM_8_I8 = "linear_stream_8_i8", STREAM_THREADS, 2;
+    /// One row, with bulk copies and dot products.
+    DOT_1_I8 = "linear_stream_dot_1_i8", STREAM_THREADS, 3;
     /// Unsigned activations.
-    STREAM_8_U8 = "linear_stream_8_u8", STREAM_THREADS, 2;
+    DOT_1_U8 = "linear_stream_dot_1_u8", STREAM_THREADS, 3;
+    /// Up to 2 rows.
+    DOT_2_I8 = "linear_stream_dot_2_i8", STREAM_THREADS, 3;
+    /// Unsigned activations.
+    DOT_2_U8 = "linear_stream_dot_2_u8", STREAM_THREADS, 3;
+    /// Up to 4 rows.
+    DOT_4_I8 = "linear_stream_dot_4_i8", STREAM_THREADS, 3;
+    /// Unsigned activations.
+    DOT_4_U8 = "linear_stream_dot_4_u8", STREAM_THREADS, 3;
+    /// As `SKINNY_8_I8`, with bulk copies.
+    STREAM_8_I8 = "linear_stream_8_i8", STREAM_THREADS, 3;
+    /// Unsigned activations.
+    STREAM_8_U8 = "linear_stream_8_u8", STREAM_THREADS, 3;
     /// Up to 16 rows.
-    STREAM_16_I8 = "linear_stream_16_i8", STREAM_THREADS, 2;
+    STREAM_16_I8 = "linear_stream_16_i8", STREAM_THREADS, 3;
     /// Up to 16 rows, unsigned activations.
-    STREAM_16_U8 = "linear_stream_16_u8", STREAM_THREADS, 2;
+    STREAM_16_U8 = "linear_stream_16_u8", STREAM_THREADS, 3;
     /// Up to 32 rows.
     STREAM_32_I8 = "linear_stream_32_i8", STREAM_THREADS, 2;
     /// Up to 32 rows, unsigned activations.
@@ -168,6 +180,11 @@ pub const fn stream_smem_bytes(tokens: u32) -> u32 {
     let ring = STREAM_STAGES * SKINNY_TILE_ROWS * STREAM_ROW_BYTES;
     let scales = 2 * SKINNY_TILE_ROWS * (STREAM_MAX_GROUPS * 2 + 4);
     ring + scales + 2 * STREAM_STAGES * 8 + 2 * STREAM_WARPS * tokens * SKINNY_TILE_ROWS * 4
+}
+
+/// Shared memory of a scan of many tokens: two stages of x, B, C, dt and decay.
+pub const fn scan_smem_bytes(head_dim: u32, state_size: u32) -> u32 {
+    2 * SCAN_STAGE_TOKENS * (2 * state_size + head_dim + 2) * 4
 }
 
 /// Shared memory of a GEMM.

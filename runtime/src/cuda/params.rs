@@ -94,7 +94,7 @@ device_constants! {
     /// Pieces of weights in flight a lane.
     SKINNY_STAGES = 16;
     /// Warps of a block of the streaming linear that multiply; one more requests.
-    STREAM_WARPS = 8;
+    STREAM_WARPS = 4;
     /// Stages of its ring.
     STREAM_STAGES = 8;
     /// Bytes of each of the rows of a stage.
@@ -109,6 +109,8 @@ device_constants! {
     CONV_MAX_TAPS = 8;
     /// Warps of a block of the scan.
     SCAN_WARPS = 4;
+    /// Tokens a stage of the long scan holds.
+    SCAN_STAGE_TOKENS = 16;
 }
 
 device_structs! {

@@ -161,13 +161,14 @@ pub(super) struct FewRows {
     pub(super) stream: [Entry; 2],
 }
 
+const SKINNY_8: [Entry; 2] = [entry::SKINNY_8_I8, entry::SKINNY_8_U8];
+
 /// By the rows they take.
-pub(super) const FEW_ROWS: [FewRows; 4] = [
-    FewRows {
-        rows: 8,
-        skinny: [entry::SKINNY_8_I8, entry::SKINNY_8_U8],
-        stream: [entry::STREAM_8_I8, entry::STREAM_8_U8],
-    },
+pub(super) const FEW_ROWS: [FewRows; 7] = [
+    FewRows { rows: 1, skinny: SKINNY_8, stream: [entry::DOT_1_I8, entry::DOT_1_U8] },
+    FewRows { rows: 2, skinny: SKINNY_8, stream: [entry::DOT_2_I8, entry::DOT_2_U8] },
+    FewRows { rows: 4, skinny: SKINNY_8, stream: [entry::DOT_4_I8, entry::DOT_4_U8] },
+    FewRows { rows: 8, skinny: SKINNY_8, stream: [entry::STREAM_8_I8, entry::STREAM_8_U8] },
     FewRows {
         rows: 16,
         skinny: [entry::SKINNY_16_I8, entry::SKINNY_16_U8],
