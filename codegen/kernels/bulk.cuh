@@ -75,14 +75,28 @@ DEVICE float cluster_read(const float *mine, u32) { return *mine; }
 
 #endif
 
-// Largest `v` over the blocks of a cluster; `shared` is one float. Every block must call it.
-DEVICE float cluster_max(float v, float *shared) {
+// Sum and largest of `v` over the blocks of a cluster, which must all call them. `mine` is one float of shared memory that
+// nothing else writes afterwards; before a block ends it calls cluster_leave, so that others can still read.
+DEVICE float cluster_sum(float v, float *mine) {
   u32 size = cluster_size();
   if (size == 1) return v;
-  if (threadIdx.x == 0) *shared = v;
+  if (threadIdx.x == 0) *mine = v;
+  cluster_barrier();
+  float sum = 0.0f;
+  for (u32 rank = 0; rank < size; rank++) sum += cluster_read(mine, rank);
+  return sum;
+}
+
+DEVICE float cluster_max(float v, float *mine) {
+  u32 size = cluster_size();
+  if (size == 1) return v;
+  if (threadIdx.x == 0) *mine = v;
   cluster_barrier();
   float most = 0.0f;
-  for (u32 rank = 0; rank < size; rank++) most = fmaxf(most, cluster_read(shared, rank));
-  cluster_barrier(); // nobody leaves while others read
+  for (u32 rank = 0; rank < size; rank++) most = fmaxf(most, cluster_read(mine, rank));
   return most;
+}
+
+DEVICE void cluster_leave() {
+  if (cluster_size() > 1) cluster_barrier();
 }

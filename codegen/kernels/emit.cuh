@@ -35,11 +35,13 @@ DEVICE void emit_row(float *row, const RowPart &part, const Emit &e, float *scra
   if (e.format == EMIT_FLOAT) {
     float *out = (float *)e.out + part.at(e.n, 0);
     for (u32 i = threadIdx.x; i < part.n; i += blockDim.x) out[i] = row[i];
+    cluster_leave();
     return;
   }
   float peak = 0.0f;
   for (u32 i = threadIdx.x; i < part.n; i += blockDim.x) peak = fmaxf(peak, fabsf(row[i]));
-  peak = cluster_max(block_max(peak, scratch), scratch);
+  __shared__ float exchanged;
+  peak = cluster_max(block_max(peak, scratch), &exchanged);
   float limit = e.format == EMIT_U8 ? 255.0f : 127.0f;
   float low = e.format == EMIT_U8 ? 0.0f : -127.0f;
   float factor = peak > 0.0f ? limit / peak : 0.0f;
@@ -48,4 +50,5 @@ DEVICE void emit_row(float *row, const RowPart &part, const Emit &e, float *scra
   u32 end = part.n == e.n ? e.n_padded : part.n;
   u8 *out = (u8 *)e.out + part.at(e.n_padded, 0);
   for (u32 i = threadIdx.x * 4; i < end; i += blockDim.x * 4) *(u32 *)(out + i) = quantize4(row, i, part.n, factor, low, limit);
+  cluster_leave();
 }

@@ -5,7 +5,7 @@
 //
 // - A tile is 8 weight rows. One warp does nothing but request: 8 bulk copies of up to 1 KB (one a row) fill a stage of a
 //   ring; STREAM_STAGES of them are in flight a block, from before the previous kernel of the stream has finished.
-//   Three blocks an SM keep 192 KB in flight, more than bandwidth times latency, and hide each other's pauses.
+//   Up to five blocks an SM keep 160 KB in flight, more than bandwidth times latency, and hide each other's pauses.
 // - Four warps multiply, 256 bytes of each row of a stage, with mma.sync: tokens are the 16 rows, weights the 8 columns. Lanes
 //   read 16 bytes of a row, which are the operand of two instructions as they are.
 // - The sum of a W4 group is scaled and added to the total, in integers for two-level.

@@ -22,8 +22,10 @@ DEVICE void rms_norm(const RmsNormParams &p) {
         row[i] = v;
         squares += v * v;
       });
-  float inverse = 1.0f / sqrtf(block_sum(squares, scratch) / p.emit.n + p.eps);
-  const float *weight = p.weight;
+  __shared__ float exchanged;
+  squares = cluster_sum(block_sum(squares, scratch), &exchanged);
+  float inverse = 1.0f / sqrtf(squares / p.emit.n + p.eps);
+  const float *weight = p.weight ? p.weight + part.begin : nullptr;
   for_each(
       part.n, [=](u32 i) { return weight ? weight[i] : 1.0f; },
       [=](u32 i, float w) { row[i] = row[i] * inverse * w; });

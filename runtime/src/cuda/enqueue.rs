@@ -37,7 +37,7 @@ impl Queue<'_> {
                 self.launch(entry::ADD, per_element(entry::ADD, elements), &params)
             }
             Op::RmsNorm(params, count) => {
-                self.launch(entry::RMS_NORM, self.per_row(count.rows, &params.emit, 0), params)
+                self.launch(entry::RMS_NORM, self.per_row(count.rows, &params.emit, 1), params)
             }
             Op::Map(params, count) => self.launch(entry::MAP, self.per_row(count.rows, &params.emit, 1), params),
             Op::Dequantize(params, count) => {
@@ -74,10 +74,10 @@ impl Queue<'_> {
     }
 
     /// A row is one block's, or that of a cluster of blocks where a row is long and there are few: each keeps its part in
-    /// shared memory. Parts hold whole groups of columns; a `group` of 0 keeps the row in one block.
+    /// shared memory. Parts hold whole groups of columns.
     fn per_row(&self, rows: Rows, emit: &Emit, group: u32) -> Grid {
         let count = self.row_count(rows);
-        let cluster = if group == 0 || count > CLUSTER_ROWS { 1 } else { self.cluster(emit, group) };
+        let cluster = if count > CLUSTER_ROWS { 1 } else { self.cluster(emit, group) };
         Grid::new(count * cluster, 1, 1).smem(emit.n as usize * 4 / cluster).clusters(cluster)
     }
 

@@ -112,29 +112,29 @@ entries! {
     SKINNY_64_U8 = "linear_skinny_64_u8", SKINNY_THREADS, 2;
 
     /// One row, with bulk copies and dot products.
-    DOT_1_I8 = "linear_stream_dot_1_i8", STREAM_THREADS, 3;
+    DOT_1_I8 = "linear_stream_dot_1_i8", STREAM_THREADS, 5;
     /// Unsigned activations.
-    DOT_1_U8 = "linear_stream_dot_1_u8", STREAM_THREADS, 3;
+    DOT_1_U8 = "linear_stream_dot_1_u8", STREAM_THREADS, 5;
     /// Up to 2 rows.
-    DOT_2_I8 = "linear_stream_dot_2_i8", STREAM_THREADS, 3;
+    DOT_2_I8 = "linear_stream_dot_2_i8", STREAM_THREADS, 5;
     /// Unsigned activations.
-    DOT_2_U8 = "linear_stream_dot_2_u8", STREAM_THREADS, 3;
+    DOT_2_U8 = "linear_stream_dot_2_u8", STREAM_THREADS, 5;
     /// Up to 4 rows.
-    DOT_4_I8 = "linear_stream_dot_4_i8", STREAM_THREADS, 3;
+    DOT_4_I8 = "linear_stream_dot_4_i8", STREAM_THREADS, 4;
     /// Unsigned activations.
-    DOT_4_U8 = "linear_stream_dot_4_u8", STREAM_THREADS, 3;
+    DOT_4_U8 = "linear_stream_dot_4_u8", STREAM_THREADS, 4;
     /// As `SKINNY_8_I8`, with bulk copies.
-    STREAM_8_I8 = "linear_stream_8_i8", STREAM_THREADS, 3;
+    STREAM_8_I8 = "linear_stream_8_i8", STREAM_THREADS, 4;
     /// Unsigned activations.
-    STREAM_8_U8 = "linear_stream_8_u8", STREAM_THREADS, 3;
+    STREAM_8_U8 = "linear_stream_8_u8", STREAM_THREADS, 4;
     /// Up to 16 rows.
-    STREAM_16_I8 = "linear_stream_16_i8", STREAM_THREADS, 3;
+    STREAM_16_I8 = "linear_stream_16_i8", STREAM_THREADS, 4;
     /// Up to 16 rows, unsigned activations.
-    STREAM_16_U8 = "linear_stream_16_u8", STREAM_THREADS, 3;
+    STREAM_16_U8 = "linear_stream_16_u8", STREAM_THREADS, 4;
     /// Up to 32 rows.
-    STREAM_32_I8 = "linear_stream_32_i8", STREAM_THREADS, 2;
+    STREAM_32_I8 = "linear_stream_32_i8", STREAM_THREADS, 3;
     /// Up to 32 rows, unsigned activations.
-    STREAM_32_U8 = "linear_stream_32_u8", STREAM_THREADS, 2;
+    STREAM_32_U8 = "linear_stream_32_u8", STREAM_THREADS, 3;
     /// Up to 64 rows.
     STREAM_64_I8 = "linear_stream_64_i8", STREAM_THREADS, 1;
     /// Up to 64 rows, unsigned activations.

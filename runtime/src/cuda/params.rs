@@ -96,11 +96,11 @@ device_constants! {
     /// Warps of a block of the streaming linear that multiply; one more requests.
     STREAM_WARPS = 4;
     /// Stages of its ring.
-    STREAM_STAGES = 8;
+    STREAM_STAGES = 4;
     /// Bytes of each of the rows of a stage.
     STREAM_ROW_BYTES = 1024;
     /// Groups a weight row may have.
-    STREAM_MAX_GROUPS = 256;
+    STREAM_MAX_GROUPS = 176;
     /// Groups of a gated norm.
     GATED_MAX_GROUPS = 256;
     /// Time steps a block of the convolution computes.
