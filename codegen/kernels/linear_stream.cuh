@@ -144,7 +144,7 @@ DEVICE void stage_w8(const Lane &lane, Shared &shared, const Turn &turn, u32 at,
     for (u32 i = 0; i < PIECES; i++) early[i] = lane.top(0, at + column + i * 64);
   }
   barrier_wait(&shared.full[turn.slot], turn.parity);
-#pragma unroll
+#pragma unroll(M_TILES > 1 ? 1 : PIECES)
   for (u32 i = 0; i < PIECES; i++) {
     uint4 v = *(const uint4 *)(weights + i * 64);
     u32 b[4] = {v.x, v.y, v.z, v.w};
@@ -180,7 +180,7 @@ DEVICE void stage_w4(const Lane &lane, const GroupScales &scales, Shared &shared
     for (u32 i = 0; i < 2 * PIECES; i++) early[i] = lane.top(0, k + i / 2 * 128 + i % 2 * 16);
   }
   barrier_wait(&shared.full[turn.slot], turn.parity);
-#pragma unroll
+#pragma unroll(M_TILES > 1 ? 1 : PIECES)
   for (u32 i = 0; i < PIECES; i++) {
     u32 low[4], high[4], s[2];
     unpack_int4_x16(*(const uint4 *)(weights + i * 64), low, high);
