@@ -6,6 +6,7 @@ pub mod cuda;
 pub mod device;
 pub mod eval;
 pub mod generate;
+pub mod memory;
 pub mod plan;
 pub mod synthetic;
 pub mod tensors;

@@ -9,6 +9,7 @@ mod metrics;
 mod partial;
 mod perplexity;
 mod request;
+mod rolling;
 mod task;
 
 pub use document::{Document, Pair};
@@ -19,4 +20,5 @@ pub use metrics::{Metrics, Sample};
 pub use partial::Partial;
 pub use perplexity::{Comparison, Perplexity, Windows, compare, perplexity};
 pub use request::{Request, encode_pair};
+pub use rolling::{Rolling, rolling};
 pub use task::{Form, TASKS, Task};

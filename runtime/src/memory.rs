@@ -1,0 +1,204 @@
+//! What a model needs of a device's memory, and what fits.
+
+use crate::artifact::Artifact;
+use crate::plan::{DType, Plan, Rows, StateKind};
+use crate::tensors::TensorView;
+use serde::{Deserialize, Serialize};
+
+/// Bytes that an artifact needs at run time, by what they grow with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Footprint {
+    /// Weights and scales: once.
+    pub weights: u64,
+    /// Convolution windows and scan states: for each sequence.
+    pub state_per_sequence: u64,
+    /// Keys and values: for each token of each sequence.
+    pub kv_per_token: u64,
+    /// Buffers of a step: for each token row.
+    pub buffers_per_row: u64,
+    /// Buffers of a step: for each row of logits.
+    pub buffers_per_output: u64,
+}
+
+/// How a model is to be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// Tokens of each sequence.
+    pub context: u64,
+    /// Sequences.
+    pub batch: u64,
+    /// Token rows of a step; at least one for each sequence.
+    pub step_rows: u64,
+}
+
+/// A footprint added up for one use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Needs {
+    /// Weights and scales.
+    pub weights: u64,
+    /// Keys and values.
+    pub kv: u64,
+    /// Convolution windows and scan states.
+    pub states: u64,
+    /// Buffers.
+    pub buffers: u64,
+}
+
+impl Needs {
+    /// All together; a sum beyond 2^64 counts as 2^64 - 1.
+    pub fn total(&self) -> u64 {
+        [self.kv, self.states, self.buffers].iter().fold(self.weights, |sum, bytes| sum.saturating_add(*bytes))
+    }
+}
+
+impl Footprint {
+    /// Of an artifact.
+    pub fn of(artifact: &Artifact) -> Footprint {
+        // Files that travel along are u8 vectors, no weight is one.
+        let is_file = |view: &TensorView<'_>| view.dtype == DType::U8 && view.shape.len() == 1;
+        let weights = artifact.tensors().filter(|(_, view)| !is_file(view)).map(|(_, view)| view.bytes.len() as u64);
+        Footprint::of_plan(artifact.plan(), weights.sum())
+    }
+
+    /// Of a plan whose weights are known by their size.
+    pub fn of_plan(plan: &Plan, weights: u64) -> Footprint {
+        let states = |growing: bool| {
+            let kind = move |kind| matches!(kind, StateKind::Kv) == growing;
+            let states = plan.states.iter().filter(move |state| kind(state.kind));
+            states.map(|state| state.shape.iter().product::<usize>() as u64 * state.dtype.bytes() as u64).sum::<u64>()
+        };
+        let buffers = |rows: Rows| {
+            let buffers = plan.buffers.iter().filter(move |buffer| buffer.rows == rows);
+            buffers.map(|buffer| (buffer.cols * buffer.dtype.bytes()) as u64).sum()
+        };
+        Footprint {
+            weights,
+            state_per_sequence: states(false),
+            kv_per_token: 2 * states(true),
+            buffers_per_row: buffers(Rows::Token),
+            buffers_per_output: buffers(Rows::Output),
+        }
+    }
+
+    /// Added up. Every sequence has one row of logits.
+    pub fn needs(&self, of: Use) -> Needs {
+        let rows = of.step_rows.max(of.batch);
+        Needs {
+            weights: self.weights,
+            kv: self.kv_per_token.saturating_mul(of.context).saturating_mul(of.batch),
+            states: self.state_per_sequence.saturating_mul(of.batch),
+            buffers: (self.buffers_per_row.saturating_mul(rows))
+                .saturating_add(self.buffers_per_output.saturating_mul(of.batch)),
+        }
+    }
+
+    /// The longest context that fits `bytes`, the rest of the use as given; `None` if not even one token does, and
+    /// `u64::MAX` if the model keeps nothing of its context.
+    pub fn longest_context(&self, of: Use, bytes: u64) -> Option<u64> {
+        let used = self.needs(Use { context: 0, ..of }).total();
+        let free = bytes.checked_sub(used)?;
+        let tokens = free.checked_div(self.kv_per_token * of.batch.max(1)).unwrap_or(u64::MAX);
+        (tokens > 0).then_some(tokens)
+    }
+
+    /// Most sequences that fit `bytes`, the rest of the use as given; `None` if not even one does.
+    pub fn largest_batch(&self, of: Use, bytes: u64) -> Option<u64> {
+        let fits = |batch: u64| self.needs(Use { batch, ..of }).total() <= bytes;
+        let mut low = fits(1).then_some(1u64)?;
+        let mut high = 2;
+        while fits(high) {
+            low = high;
+            high = high.checked_mul(2)?;
+        }
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if fits(middle) { low = middle } else { high = middle }
+        }
+        Some(low)
+    }
+}
+
+/// A GPU, as a memory planner sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Gpu {
+    /// On the command line.
+    pub name: &'static str,
+    /// Its memory by the data sheet.
+    pub bytes: u64,
+}
+
+const GIB: u64 = 1 << 30;
+
+/// Known GPUs.
+pub const GPUS: &[Gpu] = &[
+    Gpu { name: "rtx3090", bytes: 24 * GIB },
+    Gpu { name: "rtx4090", bytes: 24 * GIB },
+    Gpu { name: "rtx5090", bytes: 32 * GIB },
+    Gpu { name: "l40s", bytes: 48 * GIB },
+    Gpu { name: "a100", bytes: 80 * GIB },
+    Gpu { name: "h100", bytes: 80 * GIB },
+    Gpu { name: "h200", bytes: 141_000_000_000 },
+];
+
+/// What a driver and its context keep of a GPU's memory, roughly.
+pub const RESERVED_BYTES: u64 = 600 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::WeightFormat;
+    use crate::synthetic::{self, Layout, Shape};
+    use proptest::prelude::*;
+
+    const SMALL: Footprint = Footprint {
+        weights: 1000,
+        state_per_sequence: 50,
+        kv_per_token: 2,
+        buffers_per_row: 10,
+        buffers_per_output: 5,
+    };
+
+    #[test]
+    fn adds_up_by_hand() {
+        let needs = SMALL.needs(Use { context: 100, batch: 3, step_rows: 8 });
+        assert_eq!(needs, Needs { weights: 1000, kv: 600, states: 150, buffers: 95 });
+        assert_eq!(needs.total(), 1845);
+    }
+
+    #[test]
+    fn a_plan_is_counted_from_its_states_and_buffers() {
+        let shape = Shape::tiny();
+        let (plan, _) = synthetic::model(&shape, &Layout::of(WeightFormat::W8), 1);
+        let footprint = Footprint::of_plan(&plan, 7);
+        let scan = shape.inner() * shape.state_size;
+        let window = shape.conv_channels() * (shape.conv_kernel - 1);
+        assert_eq!(footprint.state_per_sequence, 2 * 4 * (scan + window) as u64);
+        assert_eq!(footprint.kv_per_token, (2 * 4 * shape.kv_heads * shape.head_dim) as u64);
+        assert!(footprint.buffers_per_output >= 4 * shape.vocab_size as u64);
+    }
+
+    #[test]
+    fn says_when_nothing_fits() {
+        let of = Use { context: 10, batch: 1, step_rows: 1 };
+        assert_eq!(SMALL.longest_context(of, 1000), None);
+        assert_eq!(SMALL.largest_batch(of, 1000), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_fits_fits_and_one_more_does_not(
+            bytes in 1100u64..1 << 40, context in 1u64..10_000, batch in 1u64..100, step_rows in 1u64..600,
+        ) {
+            let of = Use { context, batch, step_rows };
+            let total = |context, batch| SMALL.needs(Use { context, batch, step_rows }).total();
+            if let Some(longest) = SMALL.longest_context(of, bytes) {
+                prop_assert!(total(longest, batch) <= bytes);
+                prop_assert!(total(longest + 1, batch) > bytes);
+            }
+            if let Some(largest) = SMALL.largest_batch(of, bytes) {
+                prop_assert!(total(context, largest) <= bytes);
+                prop_assert!(total(context, largest + 1) > bytes);
+            }
+        }
+    }
+}
