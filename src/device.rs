@@ -2,9 +2,8 @@
 
 use crate::failure::Failure;
 use runtime::artifact::{Artifact, Verify};
-use runtime::cpu;
 use runtime::device::Device;
-use runtime::generate::{DeviceChoice, StepArgs, Tokenizer, open_device};
+use runtime::generate::{StepArgs, Tokenizer, open_device};
 use std::path::Path;
 
 /// Opens an artifact and compares it with its checksums.
@@ -15,16 +14,6 @@ pub fn open(path: &Path) -> Result<Artifact, Failure> {
 /// The device that the user wants it to run on.
 pub fn open_for<'a>(artifact: &'a Artifact, step: &StepArgs) -> Result<Box<dyn Device + 'a>, Failure> {
     Ok(open_device(step.device, artifact, step)?)
-}
-
-/// A device that can be looked into between launches: the CPU.
-pub fn cpu<'a>(artifact: &'a Artifact, step: &StepArgs) -> Result<cpu::Device<'a>, Failure> {
-    if let DeviceChoice::Cuda(_) = step.device {
-        let what = "this command runs on the CPU only\nhelp: leave --device out, or use `nemoc run` or `nemoc logits`";
-        return Err(Failure::Message(what.to_owned()));
-    }
-    let options = cpu::Options { threads: step.threads, limits: step.limits() };
-    Ok(cpu::Device::new(artifact.plan(), artifact, &options)?)
 }
 
 /// Its tokenizer.

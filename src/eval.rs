@@ -1,25 +1,46 @@
-//! `nemoc eval`: perplexity, and the divergence from a baseline.
+//! `nemoc eval`: the numbers that decide between phases.
+
+pub mod hardware;
+mod layers;
+mod model;
+mod speed;
 
 use crate::device;
-use crate::failure::{Failure, Outcome};
-use crate::progress::count_bar;
-use runtime::eval::{Comparison, Perplexity, Windows, compare, perplexity};
+use crate::failure::{Failure, Outcome, warn};
+use crate::report::data::{ModelReport, Report, SCHEMA, Settings};
+use crate::report::{show, write, write_files};
+use runtime::eval::{Partial, Preparation, Scoring, Task, Windows};
 use runtime::generate::StepArgs;
-use serde_json::json;
-use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// Measure perplexity on a text, and how far a model is from a baseline.
+/// Measure models: perplexity, divergence from a baseline, benchmarks as lm-evaluation-harness scores them, speed.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The artifact.
-    #[arg(value_name = "M.nemo")]
-    artifact: PathBuf,
-    /// The text.
-    #[arg(long, value_name = "FILE")]
-    text: PathBuf,
+    /// The artifacts.
+    #[arg(value_name = "M.nemo", required = true)]
+    artifacts: Vec<PathBuf>,
+    #[command(flatten)]
+    perplexity: PerplexityArgs,
+    #[command(flatten)]
+    tasks: TaskArgs,
+    /// Measure prefill and decode of one sequence.
+    #[arg(long)]
+    speed: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    step: StepArgs,
+}
+
+/// What text is predicted.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Perplexity")]
+pub struct PerplexityArgs {
+    /// Measure the perplexity of this text.
+    #[arg(long = "perplexity", visible_alias = "text", value_name = "FILE")]
+    text: Option<PathBuf>,
     /// Compare with this artifact of the same model, usually phase 0: mean KL divergence and agreement.
-    #[arg(long, value_name = "REF.nemo")]
+    #[arg(long, value_name = "REF.nemo", requires = "text")]
     baseline: Option<PathBuf>,
     /// Tokens of a window; each window starts from a fresh state.
     #[arg(long, value_name = "TOKENS", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(2..1 << 24))]
@@ -27,81 +48,201 @@ pub struct Arguments {
     /// Most windows [default: the whole text].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     windows: Option<u32>,
-    /// For scripts.
+    /// Also the perplexity of words and bytes over the whole text, by rolling log-likelihood as the harness does it.
+    #[arg(long, requires = "text")]
+    rolling: bool,
+}
+
+/// What benchmarks are scored.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Benchmarks")]
+pub struct TaskArgs {
+    /// Of arc_easy, arc_challenge, hellaswag, piqa, winogrande, lambada_openai.
+    #[arg(long, value_name = "TASK,...", value_delimiter = ',', requires = "data")]
+    tasks: Vec<String>,
+    /// Folder with a TASK.jsonl for each task.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Score the first documents of each task only.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// Solved examples before each document: the first ones of the task's file in --examples.
+    #[arg(long, value_name = "K", default_value_t = 0, requires = "examples")]
+    num_fewshot: u32,
+    /// Folder with a TASK.jsonl of examples for each task.
+    #[arg(long, value_name = "DIR")]
+    examples: Option<PathBuf>,
+    /// Stop at a document that cannot be scored as it stands.
+    #[arg(long)]
+    strict: bool,
+    /// Put the result of every document into the JSON.
+    #[arg(long)]
+    log_samples: bool,
+    /// Sequences in flight.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..65536))]
+    sequences: u32,
+    /// Read the context of a document again for each choice; only to measure what sharing it is worth.
+    #[arg(long)]
+    from_scratch: bool,
+}
+
+/// Where the results go.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Results")]
+pub struct OutputArgs {
+    /// Write the results as JSON. An interrupted run leaves RESULTS.json.partial, and the same command goes on from it.
+    #[arg(short, long, value_name = "RESULTS.json")]
+    output: Option<PathBuf>,
+    /// Write one HTML page with plots.
+    #[arg(long, value_name = "REPORT.html")]
+    html: Option<PathBuf>,
+    /// Write one line a model and metric.
+    #[arg(long, value_name = "F.csv")]
+    csv: Option<PathBuf>,
+    /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    step: StepArgs,
+}
+
+/// What is measured of every model.
+struct Plan<'a> {
+    arguments: &'a Arguments,
+    tasks: Vec<&'static Task>,
+    text: Option<(String, String)>,
 }
 
 pub fn run(arguments: &Arguments) -> Outcome {
-    let text = std::fs::read_to_string(&arguments.text).map_err(|error| {
-        Failure::at(arguments.text.display(), format!("cannot read the text: {error}\nhelp: give a UTF-8 text file"))
-    })?;
-    let artifact = device::open(&arguments.artifact)?;
-    let tokens = device::tokenizer(&artifact, &arguments.artifact)?.encode(&text)?;
-    let windows = Windows {
-        size: arguments.window as usize,
-        count: arguments.windows.map(|count| count as usize),
-        ..Windows::default()
+    let plan = Plan::new(arguments)?;
+    let mut report = Report {
+        schema: SCHEMA.to_owned(),
+        nemoc_version: env!("CARGO_PKG_VERSION").to_owned(),
+        settings: plan.settings(),
+        hardware: hardware::detect(String::new()),
+        results: Default::default(),
+        models: Vec::new(),
     };
-    let mut device = device::cpu(&artifact, &arguments.step)?;
-    let bar = count_bar("windows");
-    let mut progress = |done: usize, total: usize| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-    };
-    let (value, text) = match &arguments.baseline {
-        None => {
-            let result = perplexity(&mut device, &tokens, &windows, &mut progress)?;
-            (as_json(&result), draw(&result))
+    let mut partial = plan.partial()?;
+    for path in &arguments.artifacts {
+        let (model, description) = plan.measure(path, partial.as_mut())?;
+        report.hardware.device = description;
+        report.models.push(model);
+    }
+    if arguments.speed {
+        report.hardware.read_bytes_per_second = Some(hardware::read_bandwidth());
+    }
+    if !arguments.tasks.log_samples {
+        report.drop_samples();
+    }
+    let output = &arguments.output;
+    if let Some(path) = &output.output {
+        write(path, &report.to_json()?)?;
+    }
+    if let Some(partial) = partial {
+        partial.remove()?;
+    }
+    write_files(&report, output.html.as_deref(), output.csv.as_deref())?;
+    show(&report, output.json)
+}
+
+impl<'a> Plan<'a> {
+    fn new(arguments: &'a Arguments) -> Result<Plan<'a>, Failure> {
+        let tasks: Result<Vec<&'static Task>, _> = arguments.tasks.tasks.iter().map(|name| Task::named(name)).collect();
+        let plan = Plan { arguments, tasks: tasks?, text: arguments.perplexity.read()? };
+        if plan.tasks.is_empty() && plan.text.is_none() && !arguments.speed {
+            return Err(Failure::Usage(
+                "nothing to measure: give --perplexity FILE, --tasks TASK,... with --data DIR, or --speed".to_owned(),
+            ));
         }
-        Some(path) => {
-            let reference = device::open(path)?;
-            let mut reference = device::cpu(&reference, &arguments.step)?;
-            let result = compare(&mut reference, &mut device, &tokens, &windows, &mut progress)?;
-            (comparison_as_json(&result), draw_comparison(&result))
+        Ok(plan)
+    }
+
+    fn settings(&self) -> Settings {
+        let tasks = &self.arguments.tasks;
+        Settings {
+            scoring: "Scored by the rules of lm-evaluation-harness 0.4.13".to_owned(),
+            tasks: self.tasks.iter().map(|task| task.name.to_owned()).collect(),
+            limit: tasks.limit.map(|limit| limit as usize),
+            num_fewshot: tasks.num_fewshot as usize,
+            share_context: !tasks.from_scratch,
+            seed: 0,
         }
-    };
-    bar.finish_and_clear();
-    let printed = if arguments.json { serde_json::to_string_pretty(&value)? + "\n" } else { text };
-    anstream::stdout().write_all(printed.as_bytes())?;
-    Ok(())
+    }
+
+    fn partial(&self) -> Result<Option<Partial>, Failure> {
+        let path = self.arguments.output.output.as_ref().filter(|_| !self.tasks.is_empty());
+        Ok(path.map(|path| Partial::open(&path.with_added_extension("partial"))).transpose()?)
+    }
+
+    fn scoring(&self) -> Scoring {
+        let tasks = &self.arguments.tasks;
+        Scoring { sequences: tasks.sequences as usize, share_context: !tasks.from_scratch }
+    }
+
+    fn preparation(&self, max_length: Option<usize>) -> Preparation {
+        let tasks = &self.arguments.tasks;
+        Preparation {
+            limit: tasks.limit.map(|limit| limit as usize),
+            max_length,
+            strict: tasks.strict,
+            examples: tasks.num_fewshot as usize,
+            examples_dir: tasks.examples.clone(),
+        }
+    }
+
+    /// Everything that was asked for, of one model; also what it ran on.
+    fn measure(&self, path: &Path, partial: Option<&mut Partial>) -> Result<(ModelReport, String), Failure> {
+        if path.is_dir() {
+            let message =
+                "this is a checkpoint, not an artifact\nhelp: compile it: nemoc compile CKPT --phase 0 -o REF.nemo";
+            return Err(Failure::at(path.display(), message));
+        }
+        let started = std::time::Instant::now();
+        let artifact = device::open(path)?;
+        let mut device = device::open_for(&artifact, &self.arguments.step)?;
+        let mut report = model::facts(&artifact, path);
+        if self.text.is_some() || !self.tasks.is_empty() {
+            let tokenizer = device::tokenizer(&artifact, path)?;
+            self.measure_text(&artifact, &mut *device, &tokenizer, &mut report)?;
+            self.measure_tasks(&mut *device, &tokenizer, &mut report, partial)?;
+        }
+        if self.arguments.speed {
+            report.speed = Some(speed::measure(&mut *device)?);
+        }
+        report.seconds = started.elapsed().as_secs_f64();
+        Ok((report, device.description()))
+    }
+
+    fn windows(&self) -> Windows {
+        let arguments = &self.arguments.perplexity;
+        Windows {
+            size: arguments.window as usize,
+            count: arguments.windows.map(|count| count as usize),
+            ..Windows::default()
+        }
+    }
 }
 
-fn as_json(result: &Perplexity) -> serde_json::Value {
-    json!({
-        "windows": result.windows,
-        "tokens": result.tokens,
-        "mean_nll": result.mean_nll,
-        "perplexity": result.perplexity(),
-    })
+impl PerplexityArgs {
+    /// Name and content of the text.
+    fn read(&self) -> Result<Option<(String, String)>, Failure> {
+        let Some(path) = &self.text else { return Ok(None) };
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Failure::at(path.display(), format!("cannot read the text: {error}\nhelp: give a UTF-8 text file"))
+        })?;
+        let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        Ok(Some((name, text)))
+    }
 }
 
-fn draw(result: &Perplexity) -> String {
-    format!("perplexity {:.3} over {} tokens, {} windows\n", result.perplexity(), result.tokens, result.windows)
-}
-
-fn comparison_as_json(result: &Comparison) -> serde_json::Value {
-    json!({
-        "baseline": as_json(&result.reference),
-        "model": as_json(&result.model),
-        "positions": result.positions,
-        "mean_kl": result.mean_kl,
-        "kl_p999": result.kl_p999,
-        "top1_agreement": result.top1_agreement,
-    })
-}
-
-fn draw_comparison(result: &Comparison) -> String {
-    format!(
-        "model:    {}baseline: {}mean KL(baseline || model) {:.6} over {} positions, 99.9 % below {:.4}\n\
-         same likeliest token at {:.2} % of the positions\n",
-        draw(&result.model),
-        draw(&result.reference),
-        result.mean_kl,
-        result.positions,
-        result.kl_p999,
-        100.0 * result.top1_agreement
-    )
+/// Problems of a task's documents, the first few of them word by word.
+fn warn_of(task: &Task, data: &Path, problems: &[runtime::eval::Problem]) {
+    const SHOWN: usize = 5;
+    let path = data.join(task.file).with_extension("jsonl");
+    for problem in problems.iter().take(SHOWN) {
+        let left_out = if problem.skipped { "; the document is left out" } else { "" };
+        warn(&format!("{problem}{left_out}\n  --> {}:{}", path.display(), problem.line));
+    }
+    if problems.len() > SHOWN {
+        warn(&format!("{} more documents of {} have problems", problems.len() - SHOWN, task.name));
+    }
 }

@@ -11,8 +11,10 @@ mod list;
 mod logits;
 mod opt;
 mod pipeline;
+mod plan_memory;
 mod progress;
 mod recipe;
+mod report;
 mod run;
 mod synth;
 mod table;
@@ -39,6 +41,8 @@ enum Command {
     Run(run::Arguments),
     Logits(logits::Arguments),
     Eval(eval::Arguments),
+    Report(report::Arguments),
+    PlanMemory(plan_memory::Arguments),
     Synth(synth::Arguments),
     List(list::Arguments),
 }
@@ -61,6 +65,8 @@ fn dispatch(command: Command) -> Outcome {
         Command::Run(arguments) => run::run(&arguments),
         Command::Logits(arguments) => logits::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
+        Command::PlanMemory(arguments) => plan_memory::run(&arguments),
         Command::Synth(arguments) => synth::run(&arguments),
         Command::List(arguments) => list::run(&arguments),
     }

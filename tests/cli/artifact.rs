@@ -1,38 +1,10 @@
 //! `nemoc inspect`, `run`, `logits` and `eval` on an artifact, and on files that are not a whole one.
 
-use crate::support::{nemoc, refuses, stdout};
+use crate::support::{nemoc, phase, refuses, stdout};
 use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use tempfile::{TempDir, tempdir};
-
-/// nano under phases 0 and 1, compiled once.
-fn artifacts() -> &'static (TempDir, [PathBuf; 2]) {
-    static COMPILED: OnceLock<(TempDir, [PathBuf; 2])> = OnceLock::new();
-    COMPILED.get_or_init(|| {
-        let dir = tempdir().unwrap();
-        let paths = ["0", "1"].map(|phase| {
-            let output = dir.path().join(format!("nano-{phase}.nemo"));
-            stdout(&[
-                "compile",
-                "--kernels",
-                "none",
-                "examples/nano",
-                "--phase",
-                phase,
-                "-o",
-                output.to_str().unwrap(),
-            ]);
-            output
-        });
-        (dir, paths)
-    })
-}
-
-fn phase(number: usize) -> &'static str {
-    artifacts().1[number].to_str().unwrap()
-}
+use std::path::Path;
+use tempfile::tempdir;
 
 #[test]
 fn inspects_the_arithmetic_of_every_linear() {
@@ -140,13 +112,16 @@ fn measures_perplexity_and_divergence() {
     };
     let alone = eval(&[]);
     let compared = eval(&["--baseline", phase(0)]);
-    assert_eq!(alone["perplexity"], compared["model"]["perplexity"]);
-    let kl = compared["mean_kl"].as_f64().unwrap();
+    let model = |report: &serde_json::Value| report["models"][0].clone();
+    let (alone, compared) = (model(&alone), model(&compared));
+    assert_eq!(alone["perplexity"], compared["perplexity"]);
+    let kl = compared["divergence"]["mean_kl"].as_f64().unwrap();
     assert!(kl > 0.0 && kl < 0.1, "{compared}");
     let itself: serde_json::Value =
         serde_json::from_str(&stdout(&[&["eval", phase(0), "--baseline", phase(0)], &common[..]].concat())).unwrap();
-    assert_eq!(itself["mean_kl"].as_f64(), Some(0.0));
-    assert_eq!(itself["top1_agreement"].as_f64(), Some(1.0));
+    let divergence = &model(&itself)["divergence"];
+    assert_eq!(divergence["mean_kl"].as_f64(), Some(0.0));
+    assert_eq!(divergence["top1_agreement"].as_f64(), Some(1.0));
 }
 
 #[test]

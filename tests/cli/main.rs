@@ -3,7 +3,9 @@
 mod analyze;
 mod artifact;
 mod compile;
+mod eval;
 mod general;
 mod opt;
+mod plan_memory;
 mod support;
 mod synth;

@@ -3,7 +3,9 @@
 use assert_cmd::Command;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+use tempfile::{TempDir, tempdir};
 
 /// The binary under test, in the root of the repository, so that paths in messages are short.
 pub fn nemoc() -> Command {
@@ -49,6 +51,26 @@ pub fn nano_copy(into: &Path) -> PathBuf {
         std::fs::copy(&from, to.join(name)).expect("the file can be copied");
     }
     to
+}
+
+/// nano under phases 0 and 1, compiled once.
+fn artifacts() -> &'static (TempDir, [PathBuf; 2]) {
+    static COMPILED: OnceLock<(TempDir, [PathBuf; 2])> = OnceLock::new();
+    COMPILED.get_or_init(|| {
+        let dir = tempdir().expect("there is room for temporary files");
+        let paths = ["0", "1"].map(|phase| {
+            let output = dir.path().join(format!("nano-{phase}.nemo"));
+            let arguments = ["compile", "examples/nano", "--kernels", "none", "--phase", phase, "-o"];
+            stdout(&[&arguments[..], &[&output.to_string_lossy()]].concat());
+            output
+        });
+        (dir, paths)
+    })
+}
+
+/// The artifact of nano under a phase.
+pub fn phase(number: usize) -> &'static str {
+    artifacts().1[number].to_str().expect("temporary folders have plain names")
 }
 
 /// Rewrites a file.

@@ -40,6 +40,11 @@ impl Checksums {
         text.into_bytes()
     }
 
+    /// Of the whole artifact: XXH3-64 of this table, which covers every byte.
+    pub fn digest(&self) -> u64 {
+        xxh3_64(&self.render())
+    }
+
     /// How many bytes [`Checksums::render`] gives for tensors of these names.
     pub fn rendered_len<'a>(names: impl Iterator<Item = &'a str>) -> usize {
         let tensors = names.map(|name| (name.to_owned(), 0)).collect();

@@ -1,0 +1,71 @@
+//! The machine that numbers were measured on.
+
+use crate::report::data::Hardware;
+use std::process::Command;
+use std::time::Instant;
+
+/// What is known without measuring.
+pub fn detect(device: String) -> Hardware {
+    let cpu_info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let memory_info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kibibytes: u64 =
+        value_of(&memory_info, "MemTotal").and_then(|value| value.split_whitespace().next()?.parse().ok()).unwrap_or(0);
+    Hardware {
+        device,
+        cpu: value_of(&cpu_info, "model name").unwrap_or("unknown").to_owned(),
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        memory_bytes: kibibytes * 1024,
+        gpus: gpus().into_iter().map(|(name, _)| name).collect(),
+        read_bytes_per_second: None,
+    }
+}
+
+fn value_of<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    Some(line.split_once(':')?.1.trim())
+}
+
+/// Names and memory of the GPUs that the driver's own tool reports; none where there is no driver.
+pub fn gpus() -> Vec<(String, u64)> {
+    let query = ["--query-gpu=name,memory.total", "--format=csv,noheader,nounits"];
+    let output = Command::new("nvidia-smi").args(query).output();
+    let Some(output) = output.ok().filter(|output| output.status.success()) else { return Vec::new() };
+    parse_gpus(&String::from_utf8_lossy(&output.stdout))
+}
+
+fn parse_gpus(text: &str) -> Vec<(String, u64)> {
+    let gpu = |line: &str| {
+        let (name, mebibytes) = line.rsplit_once(',')?;
+        Some((name.trim().to_owned(), mebibytes.trim().parse::<u64>().ok()? << 20))
+    };
+    text.lines().filter_map(gpu).collect()
+}
+
+/// Bytes a second that all cores read from memory together: the best of a few passes over more than the caches hold.
+pub fn read_bandwidth() -> f64 {
+    const WORDS: usize = 32 << 20;
+    let words = vec![1u64; WORDS];
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let sum = |words: &[u64]| words.iter().fold(0u64, |a, b| a.wrapping_add(*b));
+    let pass = |_| {
+        let started = Instant::now();
+        std::thread::scope(|scope| {
+            for part in words.chunks(WORDS.div_ceil(threads)) {
+                scope.spawn(move || std::hint::black_box(sum(part)));
+            }
+        });
+        (WORDS * 8) as f64 / started.elapsed().as_secs_f64()
+    };
+    (0..5).map(pass).fold(0.0, f64::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_the_driver_reports() {
+        let gpus = parse_gpus("NVIDIA GeForce RTX 4090, 24564\nnonsense\n");
+        assert_eq!(gpus, [("NVIDIA GeForce RTX 4090".to_owned(), 24564 << 20)]);
+    }
+}
