@@ -113,7 +113,7 @@ fn plan(arguments: &Arguments, checkpoint: &Checkpoint) -> Result<Planned, Failu
 fn provenance(checkpoint: &Checkpoint, recipe: &Recipe, report: &Report) -> Provenance {
     let ran = report.passes.iter().filter(|run| run.status != PassStatus::Skipped);
     let rotation = |name: &str| match (&recipe.rotation.kind, name) {
-        (Some(kind), "insert-rotations") => format!(" (kind {kind:?}, seed {})", recipe.rotation.seed).to_lowercase(),
+        (Some(kind), "insert-rotations") => format!(" (kind {}, seed {})", kind.as_str(), recipe.rotation.seed),
         _ => String::new(),
     };
     Provenance {

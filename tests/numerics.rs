@@ -139,8 +139,11 @@ fn renamed(to: &Path) {
     std::fs::write(to.join("config.json"), config).unwrap();
 }
 
+/// Element type, shape and bytes of a tensor.
+type Stored = (Dtype, Vec<usize>, Vec<u8>);
+
 /// The plan, without the model's display name, and the tensors of an artifact.
-fn contents(artifact: &Path) -> (Value, HashMap<String, (Dtype, Vec<usize>, Vec<u8>)>) {
+fn contents(artifact: &Path) -> (Value, HashMap<String, Stored>) {
     let bytes = std::fs::read(artifact).unwrap();
     let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
     let plan = header.metadata().as_ref().unwrap()["nemo.plan"].clone();

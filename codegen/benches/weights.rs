@@ -3,7 +3,7 @@
 use codegen::weights::{
     Contents, Orthogonal, PackedRows, RowBytes, materialize, pack_nibbles, quantizer, to_f32, unpack_nibbles,
 };
-use criterion::{BenchmarkId, Criterion, Throughput, black_box, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::bf16;
 use ir::weights::{
     FloatType, Rotation, RotationKind, Rounding, Side, StorageFormat, StoredWeight, TensorSource, WeightExpr,
@@ -11,6 +11,7 @@ use ir::weights::{
 use rand::{RngExt, SeedableRng};
 use runtime::artifact::{Metadata, Provenance};
 use runtime::plan::{BufferId, ModelInfo, PLAN_VERSION, Plan};
+use std::hint::black_box;
 
 const W4: StorageFormat = StorageFormat::W4TwoLevel { group_size: 128 };
 const FORMATS: [(&str, StorageFormat); 4] = [
