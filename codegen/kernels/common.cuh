@@ -11,6 +11,13 @@ typedef unsigned long long u64;
 
 #define DEVICE __device__ __forceinline__
 
+// Blocks that registers must leave room for. An SM of sm_120 has shared memory for two at most, which fit anyway.
+#if __CUDA_ARCH__ >= 1200
+#define RESIDENT(blocks) 1
+#else
+#define RESIDENT(blocks) (blocks)
+#endif
+
 constexpr u32 WARP = 32;
 constexpr u32 FULL_MASK = 0xffffffffu;
 

@@ -83,24 +83,32 @@ DEVICE void step_w8(const Stage<false, BLOCK_N> &stage, u32 warp_token, u32 warp
   }
 }
 
+// Group scales of the rows that are this lane's columns of the result, read a step ahead of their use.
+template <u32 FORMAT, u32 N_TILES> struct GroupScales {
+  u32 values[N_TILES][2];
+
+  DEVICE void load(const LinearSegment &s, u32 row0, u32 step) {
+    u32 group = min(step * STAGE_K / s.group_size, s.groups - 1), last = s.out_features - 1;
+#pragma unroll
+    for (u32 n = 0; n < N_TILES; n++)
+#pragma unroll
+      for (u32 j = 0; j < 2; j++) {
+        u64 at = (u64)min(row0 + n * 8 + lane_id() % 4 * 2 + j, last) * s.groups + group;
+        values[n][j] = FORMAT == FORMAT_W4_TWO_LEVEL ? ((const u8 *)s.group_scale)[at] : ((const u16 *)s.group_scale)[at];
+      }
+  }
+};
+
 template <u32 FORMAT, bool X_UNSIGNED, u32 BLOCK_N, u32 N_TILES>
-DEVICE void step_w4(const LinearSegment &s, const Stage<true, BLOCK_N> &stage, u32 warp_token, u32 warp_row, u32 row0,
-                    u32 step, int (&acc)[M_TILES][N_TILES][4]) {
+DEVICE void step_w4(const GroupScales<FORMAT, N_TILES> &scales, const Stage<true, BLOCK_N> &stage, u32 warp_token,
+                    u32 warp_row, int (&acc)[M_TILES][N_TILES][4]) {
   XFragment first, second;
   first.load(stage.x[0], warp_token);
   second.load(stage.x[1], warp_token);
-  u32 group = min(step * STAGE_K / s.group_size, s.groups - 1), last = s.out_features - 1;
 #pragma unroll
   for (u32 n = 0; n < N_TILES; n++) {
     u32 low[4], high[4];
     unpack_int4_x16(stage.w[0][warp_row + n * 8 + lane_id() / 4][lane_id() % 4], low, high);
-    u32 row = row0 + warp_row + n * 8 + lane_id() % 4 * 2;
-    u64 at0 = (u64)min(row, last) * s.groups + group, at1 = (u64)min(row + 1, last) * s.groups + group;
-    u32 s0, s1;
-    if constexpr (FORMAT == FORMAT_W4_TWO_LEVEL)
-      s0 = ((const u8 *)s.group_scale)[at0], s1 = ((const u8 *)s.group_scale)[at1];
-    else
-      s0 = ((const u16 *)s.group_scale)[at0], s1 = ((const u16 *)s.group_scale)[at1];
 #pragma unroll
     for (u32 m = 0; m < M_TILES; m++) {
       int sum[4] = {0, 0, 0, 0};
@@ -108,7 +116,7 @@ DEVICE void step_w4(const LinearSegment &s, const Stage<true, BLOCK_N> &stage, u
       multiply<X_UNSIGNED>(sum, second, m, high);
 #pragma unroll
       for (int i = 0; i < 4; i++) {
-        u32 scale = i % 2 ? s1 : s0;
+        u32 scale = scales.values[n][i % 2];
         if constexpr (FORMAT == FORMAT_W4_TWO_LEVEL)
           acc[m][n][i] += (sum[i] >> 4) * (int)scale;
         else
@@ -163,15 +171,19 @@ template <u32 FORMAT, u32 BLOCK_N, u32 STAGES, bool X_UNSIGNED> DEVICE void line
     copy_async_commit();
   }
   int acc[M_TILES][N_TILES][4] = {};
+  GroupScales<FORMAT, N_TILES> scales, next_scales;
+  if constexpr (W4) scales.load(s, row0 + warp_row, 0);
   for (u32 step = 0; step < steps; step++) {
     copy_async_wait<STAGES - 2>();
     __syncthreads();
     u32 next = step + STAGES - 1;
     if (next < steps) request<W4, BLOCK_N>(p, s, stages[next % STAGES], token0, row0, next);
     copy_async_commit();
-    if constexpr (W4)
-      step_w4<FORMAT, X_UNSIGNED>(s, stages[step % STAGES], warp_token, warp_row, row0, step, acc);
-    else
+    if constexpr (W4) {
+      next_scales.load(s, row0 + warp_row, step + 1);
+      step_w4<FORMAT, X_UNSIGNED>(scales, stages[step % STAGES], warp_token, warp_row, acc);
+      scales = next_scales;
+    } else
       step_w8<X_UNSIGNED>(stages[step % STAGES], warp_token, warp_row, acc);
   }
   store<FORMAT>(p, s, token0 + warp_token, row0 + warp_row, acc);

@@ -144,7 +144,7 @@ DEVICE void stage_w8(const Lane &lane, Shared &shared, const Turn &turn, u32 at,
     for (u32 i = 0; i < PIECES; i++) early[i] = lane.top(0, at + column + i * 64);
   }
   barrier_wait(&shared.full[turn.slot], turn.parity);
-#pragma unroll(M_TILES > 1 ? 1 : PIECES)
+#pragma unroll(M_TILES > 2 ? 1 : PIECES)
   for (u32 i = 0; i < PIECES; i++) {
     uint4 v = *(const uint4 *)(weights + i * 64);
     u32 b[4] = {v.x, v.y, v.z, v.w};
@@ -180,7 +180,7 @@ DEVICE void stage_w4(const Lane &lane, const GroupScales &scales, Shared &shared
     for (u32 i = 0; i < 2 * PIECES; i++) early[i] = lane.top(0, k + i / 2 * 128 + i % 2 * 16);
   }
   barrier_wait(&shared.full[turn.slot], turn.parity);
-#pragma unroll(M_TILES > 1 ? 1 : PIECES)
+#pragma unroll(M_TILES > 2 ? 1 : PIECES)
   for (u32 i = 0; i < PIECES; i++) {
     u32 low[4], high[4], s[2];
     unpack_int4_x16(*(const uint4 *)(weights + i * 64), low, high);
@@ -234,7 +234,7 @@ DEVICE void tile_sums(const Lane &lane, const LinearSegment &s, const u8 *group_
 
 template <int TOKENS>
 DEVICE void store_tile(const LinearParams &p, const LinearSegment &s, u32 row0, Partials<TOKENS> &partials,
-                       u32 parity, const float *row_scales) {
+                       u32 parity, float row_scale) {
   u32 column = threadIdx.x % TILE_ROWS, row = row0 + column;
   if (row >= s.out_features) return;
   for (u32 t = threadIdx.x / TILE_ROWS; t < p.rows; t += THREADS / TILE_ROWS) {
@@ -247,7 +247,7 @@ DEVICE void store_tile(const LinearParams &p, const LinearSegment &s, u32 row0, 
       int sum = 0;
 #pragma unroll
       for (u32 w = 0; w < WARPS; w++) sum += partials.sums[parity][w][t][column];
-      store_integer(s, t, row, sum, p.x_scale[t], row_scales[column]);
+      store_integer(s, t, row, sum, p.x_scale[t], row_scale);
     }
   }
 }
@@ -298,9 +298,11 @@ template <class Math> DEVICE void consume(const LinearParams &p, Shared &shared,
     else
       math.template sum<FORMAT_W4_GROUP>(s, group_scales, shared, turn);
     math.share(partials.sums[parity][warp_id()], s.format == FORMAT_W4_GROUP);
+    // Read before the barrier: after it, faster warps request the scales of the tile after next into the same place.
+    float row_scale = shared.row_scales[parity][threadIdx.x % TILE_ROWS];
     copy_async_wait<0>();
     consumers_barrier();
-    store_tile(p, s, tile.row0(p), partials, parity, shared.row_scales[parity]);
+    store_tile(p, s, tile.row0(p), partials, parity, row_scale);
   }
 }
 

@@ -19,7 +19,7 @@ pub fn program() -> String {
 
 fn entry(row: &KernelRow) -> String {
     format!(
-        "\nextern \"C\" __global__ void __launch_bounds__({threads}, {blocks})\n{name}(const __grid_constant__ {params} p) {{\n  {instance}(p);\n}}\n",
+        "\nextern \"C\" __global__ void __launch_bounds__({threads}, RESIDENT({blocks}))\n{name}(const __grid_constant__ {params} p) {{\n  {instance}(p);\n}}\n",
         threads = row.entry.threads,
         blocks = row.entry.blocks_per_sm,
         name = row.entry.symbol(),
@@ -37,7 +37,7 @@ mod tests {
         let text = entry(&KERNELS[0]);
         assert_eq!(
             text,
-            "\nextern \"C\" __global__ void __launch_bounds__(256, 1)\nnemo_embed(const __grid_constant__ EmbedParams p) {\n  embed(p);\n}\n"
+            "\nextern \"C\" __global__ void __launch_bounds__(256, RESIDENT(1))\nnemo_embed(const __grid_constant__ EmbedParams p) {\n  embed(p);\n}\n"
         );
     }
 }

@@ -128,9 +128,9 @@ entries! {
     /// Unsigned activations.
     STREAM_8_U8 = "linear_stream_8_u8", STREAM_THREADS, 4;
     /// Up to 16 rows.
-    STREAM_16_I8 = "linear_stream_16_i8", STREAM_THREADS, 3;
+    STREAM_16_I8 = "linear_stream_16_i8", STREAM_THREADS, 4;
     /// Up to 16 rows, unsigned activations.
-    STREAM_16_U8 = "linear_stream_16_u8", STREAM_THREADS, 3;
+    STREAM_16_U8 = "linear_stream_16_u8", STREAM_THREADS, 4;
     /// Up to 32 rows.
     STREAM_32_I8 = "linear_stream_32_i8", STREAM_THREADS, 3;
     /// Up to 32 rows, unsigned activations.
