@@ -28,6 +28,11 @@ pub trait Pass {
     /// # Errors
     /// When the module or the pass's options ask for something it cannot do.
     fn run<'c>(&self, context: &'c Context, module: &Module<'c>) -> Result<Option<Module<'c>>, PassFailure>;
+
+    /// What the last run chose among alternatives and what that beat, for people; `None` for a pass without choices.
+    fn choices(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Why a pass did not finish.

@@ -23,6 +23,7 @@
 
 use crate::cost::{Target, Workload};
 use crate::egraph::{Optimizer, Report, Uses, is_term, rules};
+use crate::lower_to_plan::{Prediction, predict};
 use ir::melior::{Context, ir::Module};
 use ir::module::defining;
 use ir::ops::Op;
@@ -46,6 +47,10 @@ impl FuseConversions {
     /// Optimizes for another step.
     pub fn with_workload(self, workload: Workload) -> Self {
         Self { workload, ..self }
+    }
+
+    fn predict(&self, module: &Module<'_>) -> Option<Prediction> {
+        predict(module, &self.target, self.workload).ok()
     }
 
     /// What the last run chose and what that beat.
@@ -82,9 +87,15 @@ impl Pass for FuseConversions {
             workload: self.workload,
             weights_are_final: true,
         };
-        let (rewritten, report) = optimizer.run(context, module, &uses)?;
+        let (rewritten, mut report) = optimizer.run(context, module, &uses)?;
+        report.before = self.predict(module);
+        report.after = self.predict(rewritten.as_ref().unwrap_or(module));
         *self.report.borrow_mut() = Some(report);
         Ok(rewritten)
+    }
+
+    fn choices(&self) -> Option<String> {
+        self.report().map(|report| report.to_string())
     }
 }
 

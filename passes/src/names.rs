@@ -1,9 +1,11 @@
 //! What ops are called in plans and reports: the same for every naming scheme of checkpoints.
 
+use ir::melior::ir::operation::OperationLike;
 use ir::module::location_name;
 use ir::ops::Op;
 
-/// The canonical name of a linear, or of the tensor or layer in another op's location, without `.weight`.
+/// The canonical name of a linear, or of the tensor or layer in another op's location, without `.weight`. An op without
+/// a location is called by its mnemonic.
 pub fn canonical(op: &Op<'_, '_>) -> String {
     if let Op::Linear(linear) = op {
         return linear.name();
@@ -11,6 +13,10 @@ pub fn canonical(op: &Op<'_, '_>) -> String {
     let located = location_name(&op.operation());
     let plain = ["backbone.", "model."].iter().find_map(|prefix| located.strip_prefix(prefix)).unwrap_or(&located);
     let name = plain.strip_suffix(".weight").unwrap_or(plain);
+    if name.is_empty() {
+        let name = op.operation().name();
+        return name.as_string_ref().as_str().unwrap_or_default().trim_start_matches("nemo.").to_owned();
+    }
     // The final norm is `model.norm` in one scheme, `norm_f` in the other.
     if name == "norm" { "norm_f".to_owned() } else { name.to_owned() }
 }

@@ -23,6 +23,12 @@ impl Dump {
         let Some(dir) = &self.0 else { return Ok(None) };
         write(dir.join(format!("{number:02}-{name}.mlir")), &module::print(module)).map(Some)
     }
+
+    /// Writes `NUMBER-NAME.choices.txt`.
+    pub(super) fn write_choices(&self, number: usize, name: &str, choices: Option<String>) -> Result<(), Problem> {
+        let (Some(dir), Some(choices)) = (&self.0, choices) else { return Ok(()) };
+        write(dir.join(format!("{number:02}-{name}.choices.txt")), &choices).map(drop)
+    }
 }
 
 fn write(path: PathBuf, text: &str) -> Result<PathBuf, Problem> {

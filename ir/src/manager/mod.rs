@@ -3,7 +3,8 @@
 //!
 //! With a dump folder, `NN-PASS.mlir` holds the module after pass `NN`, `00-import.mlir` the one before the first, and
 //! `nemo.irdl` the dialect, so that `mlir-opt-22 --irdl-file=DIR/nemo.irdl DIR/01-fold-norms.mlir` reads each of them.
-//! A module that breaks the IR is dumped before it is refused.
+//! `NN-PASS.choices.txt` says what a pass with choices chose and what that beat. A module that breaks the IR is dumped
+//! before it is refused.
 
 mod dump;
 mod error;
@@ -184,6 +185,7 @@ impl<'c, 'm> Run<'c, 'm> {
         let started = Instant::now();
         let rewritten = rewrite(self.context, pass, &self.module)?;
         run.run_time = started.elapsed();
+        self.dump.write_choices(number, pass.name(), pass.choices())?;
         run.status = PassStatus::Unchanged;
         if let Some(new) = rewritten {
             run.dump = self.dump.write(number, pass.name(), &new)?;

@@ -4,6 +4,7 @@ use super::extract::{Rank, Ranked};
 use super::language::Nemo;
 use super::terms::Terms;
 use crate::cost::{Target, Workload};
+use crate::lower_to_plan::Prediction;
 use egg::{Id, Language, RecExpr};
 use std::fmt;
 
@@ -38,13 +39,17 @@ pub struct Report {
     pub target: &'static str,
     /// The step that costs are for.
     pub workload: Workload,
+    /// What is predicted for the whole graph as it was; `None` when it cannot be lowered as it is.
+    pub before: Option<Prediction>,
+    /// What is predicted for the rewritten graph.
+    pub after: Option<Prediction>,
     /// One entry for each shape of region, in order of first appearance.
     pub regions: Vec<RegionReport>,
 }
 
 impl Report {
     pub(super) fn new(target: &Target, workload: Workload) -> Self {
-        Report { target: target.name, workload, regions: Vec::new() }
+        Report { target: target.name, workload, before: None, after: None, regions: Vec::new() }
     }
 }
 
@@ -94,6 +99,10 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Workload { rows, sequences } = self.workload;
         writeln!(f, "target {}, {rows} tokens of {sequences} sequences", self.target)?;
+        for (name, prediction) in [("before", self.before), ("after", self.after)] {
+            let Some(Prediction { launches, seconds }) = prediction else { continue };
+            writeln!(f, "{name}: {launches} launches, {:.1} us predicted", seconds * 1e6)?;
+        }
         for region in &self.regions {
             write!(f, "\n{region}")?;
         }

@@ -31,6 +31,7 @@ mod memory;
 mod ops;
 mod schedule;
 
+use crate::cost::{Target, Workload};
 use ir::melior::{Context, ir::Module};
 use ir::pass::{Pass, PassError, PassFailure};
 use ir::stage::Stage;
@@ -57,6 +58,26 @@ impl Pass for LowerToPlan {
         let lowered = kernels::lower(&schedule)?;
         emit::emit(context, module, &lowered).map(Some)
     }
+}
+
+/// What a cost model expects of a graph.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prediction {
+    /// Number of launches.
+    pub launches: usize,
+    /// Time of a step.
+    pub seconds: f64,
+}
+
+/// Predicts the plan that a graph would become.
+///
+/// # Errors
+/// When it cannot become one.
+pub fn predict(module: &Module<'_>, target: &Target, workload: Workload) -> Result<Prediction, PassFailure> {
+    let schedule = schedule::Schedule::of(module)?;
+    let drafts = kernels::lower(&schedule)?.drafts;
+    let seconds = drafts.iter().map(|draft| target.seconds(draft.cost, workload)).sum();
+    Ok(Prediction { launches: drafts.len(), seconds })
 }
 
 fn refuse(message: String, help: &str) -> PassFailure {

@@ -18,3 +18,8 @@ pub fn fusing() -> Vec<Rule> {
 pub fn folding() -> Vec<Rule> {
     rotations::rules()
 }
+
+#[cfg(test)]
+mod meaning;
+#[cfg(test)]
+mod proofs;
