@@ -38,7 +38,7 @@ bless: setup
 bench: setup
 	cargo bench --workspace --locked
 
-## Needs cargo-fuzz and a nightly toolchain; each target runs for FUZZ_SECONDS.
+## Each fuzz target for FUZZ_SECONDS, on the stable toolchain; see fuzz/README.md.
 fuzz: setup
 	@bash .ci/fuzz $(FUZZ_SECONDS)
 
