@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum ArtifactError {
     /// The file cannot be opened or mapped.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}\nhelp: check that the file exists and that you may read it", path.display())]
     Io {
         /// The file.
         path: PathBuf,

@@ -3,7 +3,7 @@
 use clap::Parser;
 use runtime::artifact::{Artifact, Verify};
 use runtime::generate::{GenerateArgs, GenerateError, StepArgs, Tokenizer, open_device};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Continue a prompt with a compiled model.
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     let verify = if args.skip_checksums { Verify::HeaderOnly } else { Verify::Full };
-    let artifact = Artifact::open(&args.model, verify)?;
+    let artifact = Artifact::open(&args.model, verify).map_err(|error| placed(&error.to_string(), &args.model))?;
     let tokenizer = Tokenizer::from_bytes(artifact.tokenizer().ok_or(GenerateError::NoTokenizer)?)?;
     let mut device = open_device(args.step.device, &artifact, &args.step)?;
     let summary = args.generate.run(device.as_mut(), &tokenizer, &mut std::io::stdout().lock())?;
@@ -45,4 +45,11 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
         eprintln!("{}: {summary}", device.description());
     }
     Ok(())
+}
+
+/// Puts the file before the help line, unless the message names it already.
+fn placed(message: &str, path: &Path) -> String {
+    let (head, help) = message.split_at(message.find("\nhelp: ").unwrap_or(message.len()));
+    let path = path.display().to_string();
+    if head.contains(&path) { message.to_owned() } else { format!("{head}\n  --> {path}{help}") }
 }

@@ -52,7 +52,7 @@ pub struct GenerateArgs {
     #[arg(long)]
     pub ignore_eos: bool,
     /// 0 takes the likeliest token each time; higher is more varied
-    #[arg(long, short = 't', default_value_t = 0.0, help_heading = "Sampling")]
+    #[arg(long, short = 't', default_value_t = 0.0, allow_negative_numbers = true, help_heading = "Sampling")]
     pub temperature: f32,
     /// Choose among this many of the likeliest tokens; 0 is all
     #[arg(long, default_value_t = 0, help_heading = "Sampling")]

@@ -38,6 +38,11 @@ impl MemoryStore {
         self.tensors.remove(name);
     }
 
+    /// Names of all tensors, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
     /// Bytes of all tensors.
     pub fn bytes(&self) -> usize {
         self.tensors.values().map(|tensor| tensor.bytes.len()).sum()

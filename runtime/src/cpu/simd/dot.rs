@@ -161,7 +161,54 @@ mod tests {
         (0..len).map(step).collect()
     }
 
+    /// Instruction sets that this machine would not choose are compiled as [`simd`] functions of their own.
+    mod other_sets {
+
+        #[multiversion::multiversion(targets("x86_64+avx2+fma+f16c"))]
+        pub fn avx2_floats(w: [&[f32]; 4], x: [&[f32]; 4]) -> Option<[[f32; 4]; 4]> {
+            multiversion::target::match_target! {
+                "x86_64+avx2+fma" => Some(super::super::super::avx2::dot_floats(w, x)),
+                _ => { let _ = (w, x); None },
+            }
+        }
+
+        #[multiversion::multiversion(targets("x86_64+avx2+fma+f16c"))]
+        pub fn avx2_bytes(w: [&[i8]; 1], x: [&[u8]; 4], signed: bool) -> Option<[[i32; 4]; 1]> {
+            multiversion::target::match_target! {
+                "x86_64+avx2+fma" => Some(super::super::super::avx2::dot_bytes(w, x, signed)),
+                _ => { let _ = (w, x, signed); None },
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn every_instruction_set_gives_the_same_result(k in 1usize..200, seed: u64, signed: bool) {
+            let data = bytes(8 * k.next_multiple_of(32), seed);
+            let floats: Vec<f32> = data.iter().map(|b| f32::from(*b) / 37.0 - 3.0).collect();
+            let w: [&[f32]; 4] = std::array::from_fn(|i| &floats[i * k..][..k]);
+            let x: [&[f32]; 4] = std::array::from_fn(|i| &floats[(4 + i) * k..][..k]);
+            let expected = w.map(|w| x.map(|x| dot(w, x)));
+            if let Some(found) = other_sets::avx2_floats(w, x) {
+                prop_assert_eq!(found.map(|row| row.map(f32::to_bits)), expected.map(|row| row.map(f32::to_bits)));
+            }
+            // Without fused multiply-add the last bits differ.
+            for (found, expected) in portable::dot_floats(w, x).iter().flatten().zip(expected.iter().flatten()) {
+                prop_assert!((found - expected).abs() <= 1e-5 * (1.0 + 10.0 * k as f32));
+            }
+            let k = k.next_multiple_of(32);
+            let signed_data: Vec<i8> = data.iter().map(|b| *b as i8).collect();
+            let w = [&signed_data[..k]];
+            let x: [&[u8]; 4] = std::array::from_fn(|i| &data[(1 + i) * k..][..k]);
+            let expected = portable::dot_bytes(w, x, signed);
+            if let Some(found) = other_sets::avx2_bytes(w, x, signed) {
+                prop_assert_eq!(found, expected);
+            }
+            let mut found = [0; 4];
+            dot_bytes(Rows::new(w[0], k), Rows::new(&data[k..5 * k], k), signed, Out { data: &mut found, stride: 1 });
+            prop_assert_eq!([found], expected);
+        }
+
         #[test]
         fn integer_dots_equal_naive_i64(rows in 1usize..10, tokens in 1usize..14, chunks in 1usize..7, seed: u64, signed: bool) {
             let k = chunks * 32;
