@@ -1,6 +1,7 @@
 //! The whole pipeline on the nano checkpoint: passes are idempotent, and MLIR's own tool reads every dump.
 
 use ir::manager::{Manager, Options, PassStatus};
+use ir::weights::RotationKind;
 use passes::{Phase, PipelineOptions};
 use std::path::Path;
 use std::process::Command;
@@ -32,13 +33,20 @@ fn refusal(dump_dir: &Path, file: &Path) -> Option<String> {
     (!output.status.success()).then(|| format!("{}: {}", file.display(), String::from_utf8_lossy(&output.stderr)))
 }
 
-fn phases() -> impl Iterator<Item = PipelineOptions> {
-    Phase::ALL.into_iter().map(|phase| PipelineOptions { phase: Some(phase), ..PipelineOptions::default() })
+/// Every phase, and every family of rotations that needs no calibration.
+fn pipelines() -> Vec<PipelineOptions> {
+    let phases = Phase::ALL.map(|phase| PipelineOptions { phase: Some(phase), ..PipelineOptions::default() });
+    let rotations = [RotationKind::Hadamard, RotationKind::RandomHadamard].map(|kind| PipelineOptions {
+        phase: Some(Phase::Mixed),
+        rotations: Some(kind),
+        ..PipelineOptions::default()
+    });
+    phases.into_iter().chain(rotations).collect()
 }
 
 #[test]
-fn mlir_opt_accepts_every_dump_of_every_phase() {
-    for options in phases() {
+fn mlir_opt_accepts_every_dump_of_every_pipeline() {
+    for options in pipelines() {
         let dir = tempfile::tempdir().unwrap();
         compile(&options, dir.path());
         let files: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
