@@ -15,6 +15,7 @@
 //! - [`module`] makes, walks, prints and parses modules; [`mod@rewrite`] is how passes change them.
 //! - [`pass`] is the trait of a pass; [`manager`] runs passes, and verifies, dumps, times and bisects.
 //! - [`weights`] is what a chain of weight ops means, as a value that code generation evaluates.
+//! - [`statistics`] is what calibration measured.
 //!
 //! # A tiny graph
 //!
@@ -70,6 +71,7 @@ pub mod pass;
 pub mod reference;
 pub mod rewrite;
 pub mod stage;
+pub mod statistics;
 pub mod types;
 pub mod verify;
 mod weight_ops;
