@@ -52,7 +52,7 @@ pub fn planned_sizes(contents: &Contents<'_>, file_bytes: u64) -> String {
 /// What was written.
 pub fn written(checkpoint: &Checkpoint, summary: &Summary, time: Duration) -> String {
     let input: u64 = checkpoint.files().iter().map(|(_, size)| size).sum();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = rayon::current_num_threads();
     let rate = input as f64 / time.as_secs_f64();
     let mut text = format!("{}\n", formats(summary));
     let _ = writeln!(

@@ -231,6 +231,54 @@ fn refuses_weights_that_are_not_finite() {
     assert_eq!(listing(dir.path()), ["nano"]);
 }
 
+/// In a mount namespace of its own: a disk of 1 MiB, nano compiled to it, and what is left there.
+const SMALL_DISK: &str = r#"mount -t tmpfs -o size=1m tmpfs "$1" || exit 99
+"$0" compile --kernels none examples/nano --phase 1 -o "$1/m.nemo"
+code=$?
+ls -A "$1" >&2
+exit $code"#;
+
+#[test]
+fn leaves_nothing_on_a_disk_that_is_too_small() {
+    let dir = tempdir().unwrap();
+    let output = std::process::Command::new("unshare")
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["--map-root-user", "--mount", "sh", "-c", SMALL_DISK])
+        .args([Path::new(env!("CARGO_BIN_EXE_nemoc")), dir.path()])
+        .output();
+    let output = match output {
+        Ok(output) if output.status.code() != Some(99) && !output.stderr.starts_with(b"unshare: ") => output,
+        refused => {
+            println!("skipped: a small disk cannot be mounted here: {refused:?}");
+            return;
+        }
+    };
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    for part in ["error: the disk of ", "m.nemo is full", "1048576 are free"] {
+        assert!(message.contains(part), "{part} is not in\n{message}");
+    }
+    assert!(message.ends_with("with -o\n"), "something was left behind:\n{message}");
+}
+
+#[test]
+fn leaves_nothing_where_files_may_not_grow() {
+    let dir = tempdir().unwrap();
+    let output = std::process::Command::new("sh")
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args([
+            "-c",
+            "trap '' XFSZ; ulimit -f 100; exec \"$0\" compile --kernels none examples/nano --phase 1 -o \"$1\"",
+        ])
+        .args([Path::new(env!("CARGO_BIN_EXE_nemoc")), &dir.path().join("m.nemo")])
+        .output()
+        .unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("error: cannot write ") && message.contains("help: "), "{message}");
+    assert!(listing(dir.path()).is_empty());
+}
+
 /// A checkpoint large enough to be caught in the middle of.
 fn large_checkpoint(folder: &Path) -> std::path::PathBuf {
     let (config, model) = (folder.join("config.json"), folder.join("large"));
