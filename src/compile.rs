@@ -1,6 +1,6 @@
 //! `nemoc compile`: from a checkpoint to an artifact. This file is the way through the whole compiler.
 
-mod files;
+pub mod files;
 mod kernels;
 mod report;
 

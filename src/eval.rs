@@ -7,6 +7,7 @@ mod speed;
 
 use crate::device;
 use crate::failure::{Failure, Outcome, warn};
+use crate::reference;
 use crate::report::data::{ModelReport, Report, SCHEMA, Settings};
 use crate::report::{show, write, write_files};
 use runtime::eval::{Partial, Preparation, Scoring, Task, Windows};
@@ -16,8 +17,8 @@ use std::path::{Path, PathBuf};
 /// Measure models: perplexity, divergence from a baseline, benchmarks as lm-evaluation-harness scores them, speed.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The artifacts.
-    #[arg(value_name = "M.nemo", required = true)]
+    /// Artifacts, or checkpoint folders: these are measured as they are, under phase 0.
+    #[arg(value_name = "M.nemo|CKPT", required = true)]
     artifacts: Vec<PathBuf>,
     #[command(flatten)]
     perplexity: PerplexityArgs,
@@ -39,8 +40,8 @@ pub struct PerplexityArgs {
     /// Measure the perplexity of this text.
     #[arg(long = "perplexity", visible_alias = "text", value_name = "FILE")]
     text: Option<PathBuf>,
-    /// Compare with this artifact of the same model, usually phase 0: mean KL divergence and agreement.
-    #[arg(long, value_name = "REF.nemo", requires = "text")]
+    /// Compare with this checkpoint or artifact of the same model: mean KL divergence and agreement.
+    #[arg(long, value_name = "CKPT|REF.nemo", requires = "text")]
     baseline: Option<PathBuf>,
     /// Tokens of a window; each window starts from a fresh state.
     #[arg(long, value_name = "TOKENS", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(2..1 << 24))]
@@ -191,13 +192,8 @@ impl<'a> Plan<'a> {
 
     /// Everything that was asked for, of one model; also what it ran on.
     fn measure(&self, path: &Path, partial: Option<&mut Partial>) -> Result<(ModelReport, String), Failure> {
-        if path.is_dir() {
-            let message =
-                "this is a checkpoint, not an artifact\nhelp: compile it: nemoc compile CKPT --phase 0 -o REF.nemo";
-            return Err(Failure::at(path.display(), message));
-        }
         let started = std::time::Instant::now();
-        let artifact = device::open(path)?;
+        let artifact = reference::open(path)?;
         let mut device = device::open_for(&artifact, &self.arguments.step)?;
         let mut report = model::facts(&artifact, path);
         if self.text.is_some() || !self.tasks.is_empty() {

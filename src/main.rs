@@ -2,6 +2,7 @@
 
 mod analyze;
 mod compile;
+mod convert_task;
 mod device;
 mod eval;
 mod failure;
@@ -14,6 +15,7 @@ mod pipeline;
 mod plan_memory;
 mod progress;
 mod recipe;
+mod reference;
 mod report;
 mod run;
 mod synth;
@@ -42,6 +44,7 @@ enum Command {
     Logits(logits::Arguments),
     Eval(eval::Arguments),
     Report(report::Arguments),
+    ConvertTask(convert_task::Arguments),
     PlanMemory(plan_memory::Arguments),
     Synth(synth::Arguments),
     List(list::Arguments),
@@ -66,6 +69,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Logits(arguments) => logits::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
+        Command::ConvertTask(arguments) => convert_task::run(&arguments),
         Command::PlanMemory(arguments) => plan_memory::run(&arguments),
         Command::Synth(arguments) => synth::run(&arguments),
         Command::List(arguments) => list::run(&arguments),

@@ -4,6 +4,7 @@ use super::{Plan, layers, warn_of};
 use crate::device;
 use crate::failure::Failure;
 use crate::progress::count_bar;
+use crate::reference;
 use crate::report::data::{Divergence, LinearFact, ModelReport, PerplexityFact, Predicted};
 use passes::cost::{Cost, TARGETS, Target, Workload};
 use runtime::artifact::Artifact;
@@ -129,7 +130,7 @@ impl Plan<'_> {
         let measured = match &arguments.baseline {
             None => perplexity(device, &tokens, &windows, &mut progress)?,
             Some(path) => {
-                let baseline = device::open(path)?;
+                let baseline = reference::open(path)?;
                 report.layer_errors = layers::errors(&baseline, artifact, &tokens)?;
                 let mut reference = device::open_for(&baseline, &self.arguments.step)?;
                 let result = compare(&mut *reference, device, &tokens, &windows, &mut progress)?;

@@ -148,5 +148,40 @@ fn refuses_results_of_another_schema() {
 fn asks_what_to_measure() {
     let message = stderr(2, &["eval", phase(0)]);
     assert!(message.contains("--tasks") && message.contains("--perplexity"), "{message}");
-    refuses(&["eval", "examples/nano", "--speed"], &["a checkpoint, not an artifact", "examples/nano", "help: "]);
+}
+
+#[test]
+fn measures_a_checkpoint_as_its_own_phase_0() {
+    let dir = tempdir().unwrap();
+    let text = dir.path().join("text.txt");
+    std::fs::write(&text, "The river rises in the mountains and flows to the sea. ".repeat(8)).unwrap();
+    let common = ["--window", "32", "--windows", "2", "--json", "--text", text.to_str().unwrap()];
+    let run = |arguments: &[&str]| -> Value {
+        serde_json::from_str(&stdout(&[&["eval"], arguments, &common].concat())).unwrap()
+    };
+    let artifact = run(&[phase(0)]);
+    let checkpoint = run(&["examples/nano", "--baseline", phase(0)]);
+    let nll = |report: &Value| report["models"][0]["perplexity"]["mean_nll"].as_f64().unwrap();
+    assert_eq!(nll(&artifact), nll(&checkpoint));
+    assert_eq!(checkpoint["models"][0]["divergence"]["mean_kl"], 0.0);
+    let quantized = run(&[phase(1), "--baseline", "examples/nano"]);
+    assert!(quantized["models"][0]["divergence"]["mean_kl"].as_f64().unwrap() > 0.0);
+    refuses(&["eval", "examples/configs/nemotron-h-8b-base-8k", "--speed"], &["no weights", "help: "]);
+}
+
+#[test]
+fn converts_a_published_benchmark_that_it_then_scores() {
+    let dir = tempdir().unwrap();
+    let (published, labels) = (dir.path().join("valid.jsonl"), dir.path().join("valid-labels.lst"));
+    let line = r#"{"goal": "What is wet?", "sol1": "Sand.", "sol2": "Water."}"#;
+    std::fs::write(&published, format!("{line}\n{line}\n")).unwrap();
+    std::fs::write(&labels, "1\n1\n").unwrap();
+    let data = dir.path().join("data");
+    let (published, labels, data) = (published.to_str().unwrap(), labels.to_str().unwrap(), data.to_str().unwrap());
+    let said = stdout(&["convert-task", "piqa", published, "--labels", labels, "-o", data]);
+    assert!(said.contains("piqa.jsonl: 2 documents"), "{said}");
+    let (report, _) = eval(&["--tasks", "piqa", "--data", data]);
+    assert_eq!(report["results"]["piqa"]["documents"], 2);
+    refuses(&["convert-task", "piqa", published, "-o", data], &["has no label", "valid.jsonl:1", "help: "]);
+    refuses(&["convert-task", "boolq", published, "-o", data], &["there is no task", "help: "]);
 }
