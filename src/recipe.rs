@@ -59,7 +59,7 @@ impl RecipeArguments {
             Some(Rotations::RandomHadamard) => Some(RotationKind::RandomHadamard),
         };
         let target = *Target::find(&self.target).unwrap_or(&TARGETS[0]);
-        Ok(PipelineOptions { phase: self.phase, recipe, rotations, seed: self.seed, target })
+        Ok(PipelineOptions { phase: self.phase, recipe, rotations, seed: self.seed, statistics: None, target })
     }
 
     /// Whether the user said how to quantize.

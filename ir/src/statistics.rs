@@ -19,6 +19,11 @@ const MEAN_SQUARE: &str = ".mean_square";
 /// The largest value of a channel over fewer tokens says little about the next token.
 pub const MIN_TOKENS: u64 = 128;
 
+/// The tensor of the largest absolute values at the input of the linear whose weight is (a part of) `tensor`.
+pub fn absmax_tensor(tensor: &str) -> String {
+    format!("{tensor}{ABSMAX}")
+}
+
 /// Of the input of one linear: a number per channel.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct InputStatistics {

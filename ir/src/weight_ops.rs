@@ -82,6 +82,14 @@ impl WeightExpr {
             Op::ScaleRows(op) => {
                 WeightExpr::ScaleRows { base: base(op.base())?, by: base(op.by())?, inverse: op.inverse() }
             }
+            Op::ColumnAbsmax(op) => {
+                let other = match op.other() {
+                    Some(other) => Some(base(other)?),
+                    None => None,
+                };
+                WeightExpr::ColumnAbsmax { base: base(op.base())?, other }
+            }
+            Op::SmoothFactors(op) => smooth_factors(op)?,
             Op::RotateWeight(op) => WeightExpr::Rotate {
                 base: base(op.base())?,
                 side: op.rotated_side()?,
@@ -92,6 +100,22 @@ impl WeightExpr {
             _ => return None,
         })
     }
+}
+
+fn smooth_factors(op: views::SmoothFactors<'_, '_>) -> Option<WeightExpr> {
+    let share = usize::try_from(op.share()).ok()?;
+    let (NemoType::Vector(absmax), NemoType::Vector(value)) = (type_of(op.absmax()), type_of(op.value())) else {
+        return None;
+    };
+    Some(WeightExpr::SmoothFactors {
+        absmax: Box::new(WeightExpr::of(op.absmax())?),
+        columns: Box::new(WeightExpr::of(op.columns())?),
+        alpha: op.alpha(),
+        power: op.power(),
+        share,
+        block: usize::try_from(op.block()).ok()?,
+        once: value.len != absmax.len,
+    })
 }
 
 fn tensor(op: views::Weight<'_, '_>) -> Option<WeightExpr> {

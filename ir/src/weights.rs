@@ -120,6 +120,19 @@ pub enum WeightExpr {
     ScaleColumns { base: Box<WeightExpr>, by: Box<WeightExpr>, inverse: bool },
     /// Row `i` times `by[i]` (or divided by it).
     ScaleRows { base: Box<WeightExpr>, by: Box<WeightExpr>, inverse: bool },
+    /// The largest absolute value in each column or, where that is larger, in `other`.
+    ColumnAbsmax { base: Box<WeightExpr>, other: Option<Box<WeightExpr>> },
+    /// Factors per channel from the largest activations and weights; see the op.
+    SmoothFactors {
+        absmax: Box<WeightExpr>,
+        columns: Box<WeightExpr>,
+        alpha: f64,
+        power: f64,
+        share: usize,
+        block: usize,
+        /// Whether each run of equal blocks appears once.
+        once: bool,
+    },
     /// Blocks of rows or columns times an orthogonal matrix.
     Rotate { base: Box<WeightExpr>, side: Side, rotation: Rotation, transpose: bool },
 }

@@ -8,7 +8,7 @@
 //! The same for `gated_rms_norm`, and for readers behind a `select_outputs`.
 //!
 //! Does not fire when a reader is anything but the input of a float-stored linear in the plain basis: the weight would
-//! be lost to that reader. Nor, when nothing is to be rotated, if every reader stays float by the recipe: a bf16 weight is
+//! be lost to that reader. Nor where smooth has scaled the norm's weight, which folding would undo. Nor, when nothing is to be rotated, if every reader stays float by the recipe: a bf16 weight is
 //! stored as it is, the scaled one would take f32. Legal because `(x * w) M^T = x (M * w)^T`: column j of `M` meets element j of the norm's
 //! result. The scaled weight is f32, so nothing is rounded before quantization.
 //!
@@ -18,6 +18,7 @@ use crate::assign_precision::{decide, names};
 use crate::copy;
 use crate::precision::Precision;
 use crate::recipe::Recipe;
+use crate::smooth::is_smoothed_vector;
 use crate::uses::{Uses, key};
 use ir::IrError;
 use ir::melior::{
@@ -83,8 +84,8 @@ impl FoldNorms {
 fn foldable(module: &Module<'_>, kept: &HashSet<String>) -> Result<HashSet<usize>, IrError> {
     let uses = Uses::of(module)?;
     let results = ops(module)?.into_iter().filter_map(|op| match op {
-        Op::RmsNorm(norm) if norm.weight().is_some() => Some(norm.y()),
-        Op::GatedRmsNorm(norm) if norm.weight().is_some() => Some(norm.y()),
+        Op::RmsNorm(norm) if norm.weight().is_some_and(is_foldable_vector) => Some(norm.y()),
+        Op::GatedRmsNorm(norm) if norm.weight().is_some_and(is_foldable_vector) => Some(norm.y()),
         _ => None,
     });
     let is_foldable = |y: &Value<'_, '_>| {
@@ -94,6 +95,10 @@ fn foldable(module: &Module<'_>, kept: &HashSet<String>) -> Result<HashSet<usize
             && readers.iter().any(|name| !kept.contains(name))
     };
     Ok(results.filter(is_foldable).map(key).collect())
+}
+
+fn is_foldable_vector(weight: Value<'_, '_>) -> bool {
+    !is_smoothed_vector(weight)
 }
 
 fn is_plain_float(value: Value<'_, '_>) -> bool {

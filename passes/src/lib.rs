@@ -14,6 +14,7 @@ mod names;
 mod nearest;
 mod precision;
 pub mod recipe;
+mod smooth;
 mod uses;
 
 pub use assign_precision::AssignPrecision;
@@ -25,10 +26,13 @@ pub use insert_rotations::InsertRotations;
 pub use lower_to_plan::LowerToPlan;
 pub use precision::Precision;
 pub use recipe::{Phase, Recipe};
+pub use smooth::Smooth;
 
 use cost::Target;
 use ir::pass::Pass;
+use ir::statistics::Statistics;
 use ir::weights::RotationKind;
+use std::sync::Arc;
 
 /// A row of the pass table.
 pub struct PassSpec {
@@ -49,6 +53,8 @@ macro_rules! passes {
 }
 
 passes! {
+    /// Level the channels of activations by scaling the weights on both sides, as calibration says.
+    "smooth" => |options: &PipelineOptions| Smooth { recipe: options.recipe(), statistics: options.statistics.clone() };
     /// Move norm weights into the linears that read the norm.
     "fold-norms" => |options: &PipelineOptions| FoldNorms { recipe: options.chosen_recipe() };
     /// Decide the arithmetic of every linear and embedding, by phase and recipe.
@@ -76,13 +82,22 @@ pub struct PipelineOptions {
     pub rotations: Option<RotationKind>,
     /// The seed of rotations; by default the recipe's.
     pub seed: Option<u64>,
+    /// What calibration measured; without, nothing is smoothed.
+    pub statistics: Option<Arc<Statistics>>,
     /// The GPU that cost decides for.
     pub target: Target,
 }
 
 impl Default for PipelineOptions {
     fn default() -> Self {
-        PipelineOptions { phase: None, recipe: None, rotations: None, seed: None, target: cost::TARGETS[0] }
+        PipelineOptions {
+            phase: None,
+            recipe: None,
+            rotations: None,
+            seed: None,
+            statistics: None,
+            target: cost::TARGETS[0],
+        }
     }
 }
 
@@ -106,8 +121,10 @@ impl PipelineOptions {
 pub fn pipeline(options: &PipelineOptions) -> Vec<Box<dyn Pass>> {
     let recipe = options.recipe();
     let rotates = !recipe.rotation.is_none();
+    let smooths = options.statistics.is_some() && recipe.smooth.enabled != Some(false);
     let options = &PipelineOptions { recipe: Some(recipe), ..options.clone() };
     let wanted = |name: &str| match name {
+        "smooth" => smooths,
         "insert-rotations" | "fold-rotations" => rotates,
         _ => true,
     };
@@ -157,6 +174,23 @@ mod tests {
         assert!(!names(&PipelineOptions::default()).contains(&"insert-rotations"));
         let rotated = PipelineOptions { rotations: Some(RotationKind::Hadamard), ..PipelineOptions::default() };
         assert!(names(&rotated).contains(&"insert-rotations"));
+    }
+
+    #[test]
+    fn smooths_only_with_statistics_and_unless_told_not_to() {
+        assert!(!names(&PipelineOptions::default()).contains(&"smooth"));
+        let statistics = Statistics {
+            model: String::new(),
+            samples: 1,
+            length: 512,
+            seed: 0,
+            text: String::new(),
+            inputs: std::collections::BTreeMap::new(),
+        };
+        let calibrated = PipelineOptions { statistics: Some(Arc::new(statistics)), ..PipelineOptions::default() };
+        assert_eq!(names(&calibrated)[0], "smooth");
+        let recipe = Recipe::parse("[smooth]\nenabled = false", "recipe.toml").unwrap();
+        assert!(!names(&PipelineOptions { recipe: Some(recipe), ..calibrated }).contains(&"smooth"));
     }
 
     #[test]

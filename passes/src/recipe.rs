@@ -17,6 +17,11 @@
 //! out_proj = true            # online, before out_proj of Mamba layers
 //! down_proj = true           # online, before down_proj
 //! seed = 0
+//!
+//! [smooth]                   # with calibration statistics
+//! enabled = true             # false for none; only inputs of linears that are quantized when absent
+//! alpha = 0.5                # 0 levels the weights, 1 the activations
+//! match = '\.(down_proj|o_proj)$'
 //! ```
 
 use crate::precision::Precision;
@@ -91,6 +96,9 @@ pub struct Recipe {
     /// Rotations.
     #[serde(default, skip_serializing_if = "Rotations::is_none")]
     pub rotation: Rotations,
+    /// Exact folds that level the channels of activations.
+    #[serde(default, skip_serializing_if = "Smoothing::is_default")]
+    pub smooth: Smoothing,
 }
 
 /// The precision of some linears.
@@ -169,6 +177,40 @@ impl Rotations {
     }
 }
 
+/// Which inputs of linears are smoothed, and how much.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Smoothing {
+    /// `false` for none, `true` even before linears that stay float.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// How much of an activation's range moves into the weight.
+    pub alpha: f64,
+    /// Regular expression over names of linears, unanchored.
+    #[serde(rename = "match")]
+    pub pattern: String,
+}
+
+impl Default for Smoothing {
+    fn default() -> Self {
+        Smoothing { enabled: None, alpha: 0.5, pattern: r"\.(down_proj|o_proj)$".to_owned() }
+    }
+}
+
+impl Smoothing {
+    fn is_default(&self) -> bool {
+        *self == Smoothing::default()
+    }
+
+    /// The compiled pattern.
+    ///
+    /// # Errors
+    /// When it is no regular expression.
+    pub fn regex(&self) -> Result<Regex, regex::Error> {
+        Regex::new(&self.pattern)
+    }
+}
+
 const KINDS: [RotationKind; 2] = [RotationKind::Hadamard, RotationKind::RandomHadamard];
 
 fn read_kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RotationKind>, D::Error> {
@@ -209,6 +251,7 @@ impl Recipe {
             kv_cache: None,
             overrides: Vec::new(),
             rotation: Rotations::default(),
+            smooth: Smoothing::default(),
         }
     }
 
@@ -228,12 +271,17 @@ impl Recipe {
         if !is_legal {
             return Err(RecipeError::GroupSize { file: file.to_owned(), found: self.group_size });
         }
+        if !(0.0..=1.0).contains(&self.smooth.alpha) {
+            return Err(RecipeError::Alpha { file: file.to_owned(), found: self.smooth.alpha.to_string() });
+        }
+        let pattern = |pattern: &str, error: regex::Error| RecipeError::Pattern {
+            file: file.to_owned(),
+            pattern: pattern.to_owned(),
+            message: error.to_string(),
+        };
+        self.smooth.regex().map_err(|error| pattern(&self.smooth.pattern, error))?;
         for rule in &self.overrides {
-            rule.regex().map_err(|error| RecipeError::Pattern {
-                file: file.to_owned(),
-                pattern: rule.pattern.clone(),
-                message: error.to_string(),
-            })?;
+            rule.regex().map_err(|error| pattern(&rule.pattern, error))?;
         }
         Ok(())
     }
@@ -274,8 +322,16 @@ pub enum RecipeError {
         /// What it says.
         found: usize,
     },
+    /// A share of the range that is none.
+    #[error("{file}: alpha of [smooth] is {found}, expected 0 to 1")]
+    Alpha {
+        /// The recipe's file.
+        file: String,
+        /// What it says.
+        found: String,
+    },
     /// A pattern that is no regular expression.
-    #[error("{file}: override `{pattern}` is not a regular expression: {message}")]
+    #[error("{file}: match = `{pattern}` is not a regular expression: {message}")]
     Pattern {
         /// The recipe's file.
         file: String,
@@ -291,9 +347,10 @@ impl RecipeError {
     pub fn help(&self) -> &'static str {
         match self {
             RecipeError::Syntax { .. } => {
-                "keys are phase, group_size, kv_cache, [[override]] match and precision, [rotation] kind, residual, value_output, query_key, out_proj, down_proj and seed"
+                "keys are phase, group_size, kv_cache, [[override]] match and precision, [rotation] kind, residual, value_output, query_key, out_proj, down_proj and seed, [smooth] enabled, alpha and match"
             }
             RecipeError::GroupSize { .. } => "128 is the usual choice; 64 and 32 are finer and larger",
+            RecipeError::Alpha { .. } => "0.5 shares the range equally between activations and weights",
             RecipeError::Pattern { .. } => "write the pattern in single quotes, for example match = '\\.down_proj$'",
         }
     }
@@ -357,6 +414,24 @@ mod tests {
         assert!(refused("group_size = 100").contains("multiple of 32"));
         assert!(refused("group_size = 0").contains("multiple of 32"));
         assert!(refused("group_size = 1000000000000000000").contains("up to 65536"));
+    }
+
+    #[test]
+    fn writes_smoothing_only_where_it_differs_from_the_default() {
+        assert!(!toml::to_string(&Recipe::new(Phase::Mixed)).unwrap().contains("smooth"));
+        let text = "phase = 3\n[smooth]\nenabled = false\nalpha = 0.25\nmatch = 'o_proj'";
+        let recipe = Recipe::parse(text, "recipe.toml").unwrap();
+        assert_eq!(recipe.smooth, Smoothing { enabled: Some(false), alpha: 0.25, pattern: "o_proj".to_owned() });
+        assert_eq!(Recipe::parse(&toml::to_string(&recipe).unwrap(), "again").unwrap(), recipe);
+        let json = serde_json::to_string(&recipe).unwrap();
+        assert_eq!(serde_json::from_str::<Recipe>(&json).unwrap(), recipe);
+    }
+
+    #[test]
+    fn refuses_shares_out_of_range_and_bad_patterns_of_smoothing() {
+        assert!(refused("[smooth]\nalpha = 1.5").contains("alpha of [smooth] is 1.5, expected 0 to 1"));
+        assert!(refused("[smooth]\nalpha = nan").contains("NaN"));
+        assert!(refused("[smooth]\nmatch = '('").contains("not a regular expression"));
     }
 
     #[test]

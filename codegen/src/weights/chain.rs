@@ -7,6 +7,7 @@ use super::convert;
 use super::error::WeightError;
 use super::rotation::Orthogonal;
 use super::shape::{self, flat_shape};
+use super::smooth::{self, ColumnMaxima, Smoothing};
 use ir::weights::{FloatType, Rotation, Side, TensorSource, WeightExpr};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -49,6 +50,7 @@ pub(super) struct Context<'a> {
     pub weight: &'a str,
     pub source: &'a dyn TensorSource,
     pub rotations: &'a Rotations,
+    pub maxima: &'a ColumnMaxima<'a>,
 }
 
 impl<'a> Chain<'a> {
@@ -93,6 +95,9 @@ impl<'a> Chain<'a> {
             WeightExpr::ScaleColumns { base, by, inverse } => {
                 self.push(base, context)?;
                 self.right.push(Right::Scale(factors(by, *inverse, context)?));
+            }
+            WeightExpr::ColumnAbsmax { .. } | WeightExpr::SmoothFactors { .. } => {
+                return Err(WeightError::invalid(context.weight, "is a vector, expected a matrix"));
             }
             WeightExpr::Rotate { base, side, rotation, transpose } => {
                 self.push(base, context)?;
@@ -176,6 +181,12 @@ pub(super) fn vector(expr: &WeightExpr, context: Context<'_>) -> Result<Vec<f32>
             let mut values = vector(base, context)?;
             multiply(&mut values, &factors(by, *inverse, context)?);
             values
+        }
+        WeightExpr::ColumnAbsmax { base, other } => smooth::column_absmax(base, other.as_deref(), context)?,
+        WeightExpr::SmoothFactors { absmax, columns, alpha, power, share, block, once } => {
+            let (alpha, power, share, block, once) = (*alpha, *power, *share, *block, *once);
+            let smoothing = Smoothing { alpha, power, share, block, once };
+            smoothing.factors(&vector(absmax, context)?, &vector(columns, context)?)
         }
         WeightExpr::Rotate { base, rotation, transpose, .. } => {
             let mut values = vector(base, context)?;

@@ -4,6 +4,7 @@
 //! output side is rotated is held whole, as f32. The result does not depend on the number of threads, nor on the
 //! machine.
 
+mod calibrated;
 mod chain;
 mod convert;
 mod dequantize;
@@ -15,11 +16,13 @@ mod random;
 mod rotation;
 mod rows;
 mod shape;
+mod smooth;
 mod stream;
 
 #[cfg(test)]
 mod tests;
 
+pub use calibrated::Calibrated;
 pub use convert::{from_f32, to_f32};
 pub use dequantize::{dequantize, dequantize_stored};
 pub use error::WeightError;
@@ -35,6 +38,7 @@ use ir::weights::{FloatType, Rounding, StorageFormat, StoredParameter, StoredWei
 use rayon::prelude::*;
 use runtime::artifact::{Layout, Metadata, TensorSpec};
 use runtime::plan::DType;
+use smooth::ColumnMaxima;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -124,7 +128,8 @@ pub fn materialize(
     let jobs = jobs(contents)?;
     let rotations = prepare_rotations(&jobs, source)?;
     // Every tensor is looked up before a file is created.
-    let chains = jobs.iter().map(|job| prepare(job, source, &rotations)).collect::<Result<Vec<_>, _>>()?;
+    let maxima = prepare_maxima(&jobs, source, &rotations)?;
+    let chains = jobs.iter().map(|job| prepare(job, source, &rotations, &maxima)).collect::<Result<Vec<_>, _>>()?;
     let writer = ArtifactWriter::create(path, layout(contents)?)?;
     for extra in contents.extra {
         stream::write_whole(&writer, &extra.spec.name, &extra.bytes)?;
@@ -195,8 +200,9 @@ fn prepare<'a>(
     job: &Job<'a>,
     source: &'a dyn TensorSource,
     rotations: &'a Rotations,
+    maxima: &'a ColumnMaxima<'a>,
 ) -> Result<Prepared<'a>, WeightError> {
-    let context = Context { weight: job.name, source, rotations };
+    let context = Context { weight: job.name, source, rotations, maxima };
     if shape(job.name, job.expr)?.len() == 1 {
         return Ok(Prepared::Vector(chain::vector(job.expr, context)?));
     }
@@ -213,6 +219,8 @@ fn prepare_rotations(jobs: &[Job<'_>], source: &dyn TensorSource) -> Result<Rota
             WeightExpr::ScaleColumns { base, by, .. } | WeightExpr::ScaleRows { base, by, .. } => {
                 pending.extend([&**base, by]);
             }
+            WeightExpr::ColumnAbsmax { base, other } => pending.extend([&**base].into_iter().chain(other.as_deref())),
+            WeightExpr::SmoothFactors { absmax, columns, .. } => pending.extend([&**absmax, columns]),
             WeightExpr::Rotate { base, rotation, .. } => {
                 pending.push(base);
                 if !rotations.contains_key(rotation) {
@@ -222,6 +230,39 @@ fn prepare_rotations(jobs: &[Job<'_>], source: &dyn TensorSource) -> Result<Rota
         }
     }
     Ok(rotations)
+}
+
+/// Reads the weights on which factors depend; shapes were checked.
+fn prepare_maxima<'a>(
+    jobs: &[Job<'a>],
+    source: &dyn TensorSource,
+    rotations: &Rotations,
+) -> Result<ColumnMaxima<'a>, WeightError> {
+    let (mut maxima, none) = (ColumnMaxima::default(), ColumnMaxima::default());
+    for job in jobs {
+        let context = Context { weight: job.name, source, rotations, maxima: &none };
+        for weight in measured(job.expr) {
+            if maxima.find(weight).is_none() {
+                maxima.insert(weight, smooth::column_maxima(weight, context)?);
+            }
+        }
+    }
+    Ok(maxima)
+}
+
+/// The weight of every [`WeightExpr::ColumnAbsmax`] in an expression.
+fn measured(expr: &WeightExpr) -> Vec<&WeightExpr> {
+    match expr {
+        WeightExpr::Tensor { .. } => vec![],
+        WeightExpr::SliceRows { base, .. } | WeightExpr::Rotate { base, .. } => measured(base),
+        WeightExpr::ScaleColumns { base, by, .. } | WeightExpr::ScaleRows { base, by, .. } => {
+            [measured(base), measured(by)].concat()
+        }
+        WeightExpr::ColumnAbsmax { base, other } => {
+            [vec![&**base], other.as_deref().map(measured).unwrap_or_default()].concat()
+        }
+        WeightExpr::SmoothFactors { absmax, columns, .. } => [measured(absmax), measured(columns)].concat(),
+    }
 }
 
 /// Consecutive jobs that fit the memory together.

@@ -44,6 +44,16 @@ pub fn shape(weight: &str, expr: &WeightExpr) -> Result<Vec<usize>, WeightError>
             check_vector(weight, by, base[0], "rows")?;
             Ok(base)
         }
+        WeightExpr::ColumnAbsmax { base, other } => {
+            let [_, columns] = matrix(weight, base)?;
+            if let Some(other) = other {
+                check_vector(weight, other, columns, "columns")?;
+            }
+            Ok(vec![columns])
+        }
+        WeightExpr::SmoothFactors { absmax, columns, share, block, once, .. } => {
+            smooth_factors(weight, absmax, columns, (*share, *block, *once))
+        }
         WeightExpr::Rotate { base, side, rotation, .. } => {
             let base = shape(weight, base)?;
             check_rotation(weight, &base, *side, rotation)?;
@@ -65,6 +75,23 @@ fn check_vector(weight: &str, by: &WeightExpr, expected: usize, what: &str) -> R
         return Ok(());
     }
     Err(WeightError::invalid(weight, format!("scales {expected} {what} by factors of shape {found:?}")))
+}
+
+fn smooth_factors(
+    weight: &str,
+    absmax: &WeightExpr,
+    columns: &WeightExpr,
+    (share, block, once): (usize, usize, bool),
+) -> Result<Vec<usize>, WeightError> {
+    let channels = shape(weight, absmax)?[0];
+    check_vector(weight, absmax, channels, "channels")?;
+    check_vector(weight, columns, channels, "channels")?;
+    let run = share.checked_mul(block).filter(|run| *run > 0 && channels.is_multiple_of(*run));
+    if run.is_none() {
+        let problem = format!("is scaled by factors in runs of {share} times {block} of {channels} channels");
+        return Err(WeightError::invalid(weight, problem));
+    }
+    Ok(vec![if once { channels / share } else { channels }])
 }
 
 fn check_rotation(weight: &str, base: &[usize], side: Side, rotation: &Rotation) -> Result<(), WeightError> {

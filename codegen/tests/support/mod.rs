@@ -92,5 +92,7 @@ fn shape(expr: &WeightExpr) -> Vec<usize> {
         WeightExpr::ScaleColumns { base, .. }
         | WeightExpr::ScaleRows { base, .. }
         | WeightExpr::Rotate { base, .. } => shape(base),
+        WeightExpr::ColumnAbsmax { base, .. } => vec![shape(base)[1]],
+        WeightExpr::SmoothFactors { absmax, .. } => shape(absmax),
     }
 }

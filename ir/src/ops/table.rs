@@ -28,6 +28,22 @@ ops! {
         attributes { inverse: one boolean }
         results { value: one Weight }
     }
+    /// The largest absolute value in each column of a weight or, where that is larger, in `other`. No other op depends on
+    /// how large a weight's values are.
+    column_absmax ColumnAbsmax {
+        operands { base: one Weight, other: opt Vector }
+        attributes {}
+        results { value: one Vector }
+    }
+    /// How far each channel of an activation is scaled down, and the column of the weights that read it up, so that both
+    /// lose equally to rounding: `absmax^alpha / columns^(1 - alpha)`, over the geometric mean, to the `power`. Channels
+    /// where either is 0 keep 1. Runs of `share` blocks of `block` channels have equal factors (the query heads that read
+    /// one value head); a result shorter by `share` has each block once. No other op computes powers and means.
+    smooth_factors SmoothFactors {
+        operands { absmax: one Vector, columns: one Vector }
+        attributes { alpha: one float, power: one float, share: one int, block: one int }
+        results { value: one Vector }
+    }
     /// A weight whose input (`side = "in"`) arrives in, or whose output (`side = "out"`) leaves in, a rotated basis:
     /// blocks of `size` columns (rows) times the orthogonal matrix, or its transpose.
     rotate_weight RotateWeight {

@@ -66,6 +66,12 @@
 //! 29. A planned module has weight ops, `read_state`, `allocate` and `launch` only; no other module has `allocate`
 //!     or `launch`. A launch has one unique role per operand, parameters that are a JSON object, and costs that
 //!     are not negative.
+//!
+//! **Smoothing** (`weights`)
+//! 30. `column_absmax` gives an f32 number per column of a float weight in the plain basis; `other` has as many.
+//! 31. `smooth_factors` takes as many numbers for columns as for activations; `alpha` is from 0 to 1, `power` positive; runs
+//!     of `share` times `block` divide the channels; the result is f32 and has a factor per channel or, shorter by
+//!     `share`, one per channel of a block.
 
 mod checker;
 mod elementwise;
@@ -123,6 +129,8 @@ fn check_op<'c, 'm>(checker: &mut Checker<'c, 'm>, bases: &Bases, op: Op<'c, 'm>
         Op::SliceRows(op) => weights::slice_rows(checker, op),
         Op::ScaleColumns(op) => weights::scale_columns(checker, op),
         Op::ScaleRows(op) => weights::scale_rows(checker, op),
+        Op::ColumnAbsmax(op) => weights::column_absmax(checker, op),
+        Op::SmoothFactors(op) => weights::smooth_factors(checker, op),
         Op::RotateWeight(op) => weights::rotate(checker, op),
         Op::QuantizeWeight(op) => weights::quantize(checker, op),
         Op::ReadState(_) | Op::UpdateState(_) => {} // rule 26 looks at the whole graph

@@ -32,6 +32,8 @@ fn is_planned(op: &Op<'_, '_>) -> bool {
             | Op::SliceRows(_)
             | Op::ScaleColumns(_)
             | Op::ScaleRows(_)
+            | Op::ColumnAbsmax(_)
+            | Op::SmoothFactors(_)
             | Op::RotateWeight(_)
             | Op::QuantizeWeight(_)
     );

@@ -1,8 +1,8 @@
-//! Rules 6 to 10: weight expressions.
+//! Rules 6 to 10, 30 and 31: weight expressions.
 
 use super::checker::Checker;
 use crate::ops::views;
-use crate::types::{NemoType, PLAIN, Weight};
+use crate::types::{NemoType, PLAIN, Storage, Weight};
 use crate::weights::Side;
 
 /// Rule 6.
@@ -83,6 +83,45 @@ pub(super) fn scale_rows(checker: &mut Checker<'_, '_>, op: views::ScaleRows<'_,
     checker.same("the output basis of base", base.basis_out.as_str(), PLAIN);
     checker.same("the length of by", factors, base.rows);
     float_result(checker, op.value(), base);
+}
+
+/// Rule 30.
+pub(super) fn column_absmax(checker: &mut Checker<'_, '_>, op: views::ColumnAbsmax<'_, '_>) {
+    let base = checker.weight(op.base());
+    float(checker, "base", &base);
+    checker.same("the input basis of base", base.basis_in.as_str(), PLAIN);
+    checker.same("the output basis of base", base.basis_out.as_str(), PLAIN);
+    if let Some(other) = op.other() {
+        let found = checker.vector(other).len;
+        checker.same("the length of other", found, base.cols);
+    }
+    factors(checker, op.value(), &[base.cols]);
+}
+
+/// Rule 31.
+pub(super) fn smooth_factors(checker: &mut Checker<'_, '_>, op: views::SmoothFactors<'_, '_>) {
+    let channels = checker.vector(op.absmax()).len;
+    let columns = checker.vector(op.columns()).len;
+    checker.same("the length of columns", columns, channels);
+    let alpha = op.alpha();
+    checker.require((0.0..=1.0).contains(&alpha), || format!("alpha is {alpha}, expected 0 to 1"));
+    checker.positive("power", op.power());
+    let (Some(share), Some(block)) = (checker.size("share", op.share()), checker.size("block", op.block())) else {
+        return;
+    };
+    let divides = share.checked_mul(block).is_some_and(|run| channels.is_multiple_of(run));
+    checker.require(divides, || format!("runs of {share} times {block} do not divide {channels} channels"));
+    factors(checker, op.value(), &[channels, channels / share]);
+}
+
+/// A result must be an f32 vector of one of these lengths.
+fn factors(checker: &mut Checker<'_, '_>, value: melior::ir::Value<'_, '_>, lengths: &[usize]) {
+    let found = checker.vector(value);
+    let fits = lengths.contains(&found.len) && found.storage == Storage::F32;
+    checker.require(fits, || {
+        let lengths: Vec<_> = lengths.iter().map(usize::to_string).collect();
+        format!("the result is {}, expected {} of f32", NemoType::Vector(found), lengths.join(" or "))
+    });
 }
 
 /// Rule 9.

@@ -111,6 +111,8 @@ fn computes(op: &Op<'_, '_>) -> bool {
             | Op::SliceRows(_)
             | Op::ScaleColumns(_)
             | Op::ScaleRows(_)
+            | Op::ColumnAbsmax(_)
+            | Op::SmoothFactors(_)
             | Op::RotateWeight(_)
             | Op::QuantizeWeight(_)
             | Op::ReadState(_)

@@ -112,6 +112,30 @@ fn stores_a_weight_rotated_by_a_calibrated_matrix() {
 }
 
 #[test]
+fn stores_weights_smoothed_on_both_sides() {
+    for (share, block, once) in [(1, 1, false), (2, 8, false), (2, 8, true), (4, 4, true)] {
+        let mut checkpoint = Checkpoint::default();
+        let reader = checkpoint.random("r", &[40, 64], FloatType::Bf16);
+        let other = checkpoint.random("o", &[24, 64], FloatType::F16);
+        let absmax = Box::new(checkpoint.factors("r.absmax", 64));
+        let first = WeightExpr::ColumnAbsmax { base: Box::new(slice(other, 3, 20)), other: None };
+        let columns = WeightExpr::ColumnAbsmax { base: Box::new(reader.clone()), other: Some(Box::new(first)) };
+        let factors = |power, once| WeightExpr::SmoothFactors {
+            absmax: absmax.clone(),
+            columns: Box::new(columns.clone()),
+            alpha: 0.4,
+            power,
+            share,
+            block,
+            once,
+        };
+        check(&scale_columns(reader.clone(), factors(1.0, false), false), &mut checkpoint);
+        let writer = checkpoint.random("w", &[if once { 64 / share } else { 64 }, 32], FloatType::Bf16);
+        check(&scale_rows(writer, factors(0.5, once), true), &mut checkpoint);
+    }
+}
+
+#[test]
 fn stores_a_weight_larger_than_a_panel() {
     let mut checkpoint = Checkpoint::default();
     let w = checkpoint.random("w", &[2100, 2048], FloatType::Bf16);

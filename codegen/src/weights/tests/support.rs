@@ -93,6 +93,27 @@ pub fn evaluate(expr: &WeightExpr, source: &Checkpoint) -> (Vec<usize>, Vec<f64>
         }
         WeightExpr::ScaleColumns { base, by, inverse } => scaled(base, by, *inverse, source, |i, cols| i % cols),
         WeightExpr::ScaleRows { base, by, inverse } => scaled(base, by, *inverse, source, |i, cols| i / cols),
+        WeightExpr::ColumnAbsmax { base, other } => {
+            let (shape, values) = evaluate(base, source);
+            let other = other.as_ref().map_or(vec![0.0; shape[1]], |other| evaluate(other, source).1);
+            let column = |j: usize| values.iter().skip(j).step_by(shape[1]).fold(other[j], |max, v| v.abs().max(max));
+            (vec![shape[1]], (0..shape[1]).map(column).collect())
+        }
+        WeightExpr::SmoothFactors { absmax, columns, alpha, power, share, block, once } => {
+            let (activations, weights) = (evaluate(absmax, source).1, evaluate(columns, source).1);
+            let channels = activations.len();
+            // The largest of the channels that share a factor with channel j.
+            let largest = |values: &[f64], j: usize| {
+                let first = j / (share * block) * share * block + j % block;
+                (0..*share).map(|i| values[first + i * block]).fold(0.0, f64::max)
+            };
+            let raw = |j: usize| largest(&activations, j).powf(*alpha) / largest(&weights, j).powf(1.0 - alpha);
+            let all: Vec<f64> = (0..channels).map(raw).collect();
+            let mean = (all.iter().map(|value| value.ln()).sum::<f64>() / channels as f64).exp();
+            let kept = (0..channels).filter(|j| !once || j % (share * block) < *block);
+            let values: Vec<f64> = kept.map(|j| (all[j] / mean).powf(*power)).collect();
+            (vec![values.len()], values)
+        }
         WeightExpr::Rotate { base, side, rotation, transpose } => {
             let (shape, values) = evaluate(base, source);
             let matrix = Orthogonal::new(rotation, source).unwrap().to_matrix();

@@ -1,0 +1,202 @@
+//! Every fold of smoothing leaves the function of a float model unchanged, whatever the shapes and the statistics.
+//!
+//! Tolerance: 1e-4 relative in the 2-norm of a position's logits. Scaling and rotating round each weight once, to f32;
+//! a factor that is missing on one side, or on the wrong channel, is off by orders of magnitude more.
+
+use codegen::plan::{Compiled, plan_of};
+use codegen::weights::{Calibrated, Contents, materialize};
+use frontend::synth::{SynthOptions, synthesize};
+use frontend::{Checkpoint, import::import};
+use ir::manager::{Manager, Options};
+use ir::melior::ir::Module;
+use ir::module::{ops, type_of};
+use ir::ops::Op;
+use ir::statistics::{InputStatistics, Statistics};
+use ir::types::NemoType;
+use ir::weights::WeightExpr;
+use passes::recipe::{Rotations, Smoothing};
+use passes::{PipelineOptions, Recipe, pipeline};
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::RngSeed;
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+use runtime::artifact::{Artifact, Metadata, Provenance, Verify};
+use runtime::cpu::{self, Device};
+use runtime::generate::logits;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+const TOLERANCE: f64 = 1e-4;
+const TOKENS: [u32; 12] = [1, 17, 3, 42, 5, 63, 7, 0, 31, 2, 2, 29];
+
+/// A small model: its configuration, and the seed of its weights and statistics.
+#[derive(Clone, Debug)]
+struct Model {
+    config: String,
+    seed: u64,
+}
+
+/// Layers of a pattern, of sizes that are mostly no powers of two; query heads share value heads.
+fn model(pattern: &'static str) -> impl Strategy<Value = Model> {
+    let sizes = (select(vec![32, 48, 80]), select(vec![64, 72, 224]), select(vec![8, 16, 24]));
+    let heads = select(vec![(4, 1), (4, 2), (6, 2), (3, 3)]);
+    (sizes, heads, select(vec![1, 2, 4]), 0..1000_u64).prop_map(move |(sizes, (heads, kv_heads), groups, seed)| {
+        let (hidden, intermediate, head_dim) = sizes;
+        let config = serde_json::json!({
+            "model_type": "nemotron_h", "hidden_size": hidden, "hybrid_override_pattern": pattern,
+            "num_hidden_layers": pattern.len(), "vocab_size": 64, "attention_head_dim": head_dim, "conv_kernel": 4,
+            "intermediate_size": intermediate, "layer_norm_epsilon": 1e-5, "mamba_head_dim": 8,
+            "mamba_num_heads": 8, "n_groups": groups, "ssm_state_size": 16, "num_attention_heads": heads,
+            "num_key_value_heads": kv_heads, "tie_word_embeddings": false, "torch_dtype": "bfloat16",
+            "use_conv_bias": true,
+        });
+        Model { config: config.to_string(), seed }
+    })
+}
+
+/// The name and the columns of the tensor behind a linear's weight.
+fn source(expr: &WeightExpr) -> (&str, usize) {
+    match expr {
+        WeightExpr::Tensor { name, shape, .. } => (name, shape[1]),
+        WeightExpr::SliceRows { base, .. } => source(base),
+        other => panic!("{other:?} in an imported graph"),
+    }
+}
+
+/// Statistics over many orders of magnitude, with channels that are always 0.
+fn statistics(module: &Module<'_>, seed: u64) -> Statistics {
+    let mut random = Pcg64Mcg::seed_from_u64(seed);
+    let mut inputs = BTreeMap::new();
+    for op in ops(module).unwrap() {
+        let Op::Linear(linear) = op else { continue };
+        assert!(matches!(type_of(linear.weight()), NemoType::Weight(_)));
+        let expr = WeightExpr::of(linear.weight()).unwrap();
+        let (name, columns) = source(&expr);
+        let mut value = || if random.random_bool(0.05) { 0.0 } else { random.random_range(-8.0_f32..8.0).exp2() };
+        let absmax: Vec<f32> = (0..columns).map(|_| value()).collect();
+        let mean_square = absmax.iter().map(|value| value * value / 9.0).collect();
+        inputs.insert(name.to_owned(), InputStatistics { absmax, mean_square });
+    }
+    Statistics { model: String::new(), samples: 1, length: 512, seed, text: String::new(), inputs }
+}
+
+fn compiled(checkpoint: &Checkpoint, recipe: &Recipe, statistics: Option<&Arc<Statistics>>) -> Compiled {
+    let context = ir::irdl::context();
+    let options =
+        PipelineOptions { recipe: Some(recipe.clone()), statistics: statistics.cloned(), ..PipelineOptions::default() };
+    let manager = Manager::new(pipeline(&options), Options { check_idempotence: true, ..Options::default() });
+    let module = import(&context, checkpoint).unwrap();
+    let (module, _) = manager.run(&context, module, &mut ()).unwrap_or_else(|error| panic!("{error}"));
+    plan_of(&module).unwrap()
+}
+
+fn run(compiled: &Compiled, checkpoint: &Checkpoint, statistics: &Statistics) -> Vec<f32> {
+    let metadata = Metadata {
+        plan: compiled.plan.clone(),
+        recipe: String::new(),
+        provenance: Provenance::default(),
+        extra: BTreeMap::new(),
+    };
+    let contents =
+        Contents { weights: &compiled.weights, parameters: &compiled.parameters, extra: &[], metadata: &metadata };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.nemo");
+    materialize(&contents, &Calibrated::new(checkpoint, statistics), &path, &|_, _| ()).unwrap();
+    let artifact = Artifact::open(&path, Verify::HeaderOnly).unwrap();
+    let options = cpu::Options { threads: Some(1), ..cpu::Options::default() };
+    logits(&mut Device::new(artifact.plan(), &artifact, &options).unwrap(), &TOKENS, Some(7)).unwrap()
+}
+
+/// The largest relative error of any position.
+fn worst(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let norm = |row: &mut dyn Iterator<Item = f64>| row.map(|x| x * x).sum::<f64>().sqrt();
+    let error = |(found, expected): (&[f32], &[f32])| {
+        let error = norm(&mut found.iter().zip(expected).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+        error / norm(&mut expected.iter().map(|b| f64::from(*b)))
+    };
+    let vocab = expected.len() / TOKENS.len();
+    let errors: Vec<f64> = found.chunks(vocab).zip(expected.chunks(vocab)).map(error).collect();
+    assert!(errors.iter().all(|error| error.is_finite()), "{errors:?}");
+    errors.into_iter().fold(0.0, f64::max)
+}
+
+/// How many stored weights and parameters depend on factors.
+fn scaled(compiled: &Compiled) -> usize {
+    let weights = compiled.weights.iter().map(|weight| &weight.expr);
+    let exprs = weights.chain(compiled.parameters.iter().map(|parameter| &parameter.expr));
+    exprs.filter(|expr| format!("{expr:?}").contains("SmoothFactors")).count()
+}
+
+/// Checks models of a pattern; `folds` tensors must depend on factors.
+fn keeps_the_function(pattern: &'static str, targets: &str, rotation: &Rotations, tensors: usize) {
+    let smooth = Smoothing { enabled: Some(true), pattern: targets.to_owned(), ..Smoothing::default() };
+    let config = ProptestConfig {
+        cases: 12,
+        rng_seed: RngSeed::Fixed(8_100_852_736),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    proptest!(config, |(model in model(pattern), alpha in 0.0..1.0)| {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoint = synthetic(&model, folder.path());
+        let context = ir::irdl::context();
+        let statistics = Arc::new(statistics(&import(&context, &checkpoint).unwrap(), model.seed));
+        let plain = Recipe::default();
+        let smooth = Smoothing { alpha, ..smooth.clone() };
+        let recipe = Recipe { smooth, rotation: rotation.clone(), ..Recipe::default() };
+        let smoothed = compiled(&checkpoint, &recipe, Some(&statistics));
+        prop_assert_eq!(scaled(&smoothed), tensors);
+        let expected = run(&compiled(&checkpoint, &plain, None), &checkpoint, &statistics);
+        let error = worst(&run(&smoothed, &checkpoint, &statistics), &expected);
+        prop_assert!(error > 0.0 && error <= TOLERANCE, "relative error {:e}", error);
+    });
+}
+
+fn synthetic(model: &Model, folder: &Path) -> Checkpoint {
+    let config = folder.join("config.json");
+    std::fs::write(&config, &model.config).unwrap();
+    let checkpoint = folder.join("checkpoint");
+    let options = SynthOptions { seed: model.seed, ..SynthOptions::default() };
+    synthesize(&config, &checkpoint, &options, &mut |_, _| ()).unwrap();
+    Checkpoint::open(&checkpoint).unwrap()
+}
+
+/// Everything that can be rotated offline and online.
+fn rotations() -> Rotations {
+    Rotations { kind: Some(ir::weights::RotationKind::RandomHadamard), ..Rotations::default() }
+}
+
+#[test]
+fn smoothing_down_proj_through_relu2_keeps_the_function() {
+    keeps_the_function("-M-", r"\.down_proj$", &Rotations::default(), 4);
+}
+
+#[test]
+fn smoothing_o_proj_through_values_that_heads_share_keeps_the_function() {
+    keeps_the_function("*-*", r"\.o_proj$", &Rotations::default(), 4);
+}
+
+#[test]
+fn smoothing_out_proj_through_the_norm_of_the_mixer_keeps_the_function() {
+    keeps_the_function("MM", r"\.out_proj$", &Rotations::default(), 4);
+}
+
+#[test]
+fn smoothing_norms_into_all_that_reads_them_keeps_the_function() {
+    // Five norms; z, xbc, dt; up; q, k, v; up; the head.
+    keeps_the_function("M-*-", r"in_proj|up_proj|[qkv]_proj|lm_head", &Rotations::default(), 5 + 3 + 1 + 3 + 1 + 1);
+}
+
+#[test]
+fn all_folds_at_once_keep_the_function() {
+    // As above, and both sides of down_proj, o_proj and out_proj; up and v are counted already.
+    keeps_the_function("M-*-", ".", &Rotations::default(), 14 + 2 + 1 + 2);
+}
+
+#[test]
+fn smoothing_and_rotating_keep_the_function() {
+    keeps_the_function("M-*-", r"\.(down_proj|o_proj|out_proj)$", &rotations(), 4 + 2 + 2);
+}

@@ -1,0 +1,13 @@
+!x = !nemo.act<32 : i64, f32, "none", "plain">
+!w = !nemo.matrix<96 : i64, 32 : i64, bf16, "none", "plain", "plain">
+!v = !nemo.vector<32 : i64, f32>
+func.func @forward(%t: !nemo.tokens) -> !x {
+  %e = "nemo.weight"() {tensor = "embeddings.weight"} : () -> !w
+  %x = "nemo.embed"(%t, %e) {name = "embeddings"} : (!nemo.tokens, !w) -> !x
+  %a = "nemo.weight"() {tensor = "embeddings.weight.absmax"} : () -> !v
+  %m = "nemo.column_absmax"(%e) : (!w) -> !v
+  %0 = "nemo.smooth_factors"(%a, %m) {alpha = 1.5e+00 : f64, block = 1 : i64, power = 1.0e+00 : f64, share = 1 : i64} : (!v, !v) -> !v  // expected-error: alpha is 1.5, expected 0 to 1
+  %1 = "nemo.smooth_factors"(%a, %m) {alpha = 5.0e-01 : f64, block = 1 : i64, power = 0.0e+00 : f64, share = 1 : i64} : (!v, !v) -> !v  // expected-error: power is 0
+  %2 = "nemo.smooth_factors"(%a, %m) {alpha = 5.0e-01 : f64, block = 1 : i64, power = 1.0e+00 : f64, share = 0 : i64} : (!v, !v) -> !v  // expected-error: share is 0
+  return %x : !x
+}
