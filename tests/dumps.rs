@@ -5,6 +5,10 @@ use ir::weights::RotationKind;
 use passes::{Phase, PipelineOptions};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+
+#[path = "support/models.rs"]
+mod models;
 
 const MLIR_OPT: &str = "mlir-opt-22";
 
@@ -33,6 +37,13 @@ fn refusal(dump_dir: &Path, file: &Path) -> Option<String> {
     (!output.status.success()).then(|| format!("{}: {}", file.display(), String::from_utf8_lossy(&output.stderr)))
 }
 
+fn nano_statistics() -> Arc<ir::statistics::Statistics> {
+    let nano = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/nano");
+    let context = ir::irdl::context();
+    let module = frontend::import::import(&context, &frontend::Checkpoint::open(&nano).unwrap()).unwrap();
+    models::statistics(&module)
+}
+
 /// Every phase, and every family of rotations that needs no calibration.
 fn pipelines() -> Vec<PipelineOptions> {
     let phases = Phase::ALL.map(|phase| PipelineOptions { phase: Some(phase), ..PipelineOptions::default() });
@@ -41,7 +52,8 @@ fn pipelines() -> Vec<PipelineOptions> {
         rotations: Some(kind),
         ..PipelineOptions::default()
     });
-    phases.into_iter().chain(rotations).collect()
+    let smoothed = PipelineOptions { statistics: Some(nano_statistics()), ..rotations[0].clone() };
+    phases.into_iter().chain(rotations).chain([smoothed]).collect()
 }
 
 #[test]

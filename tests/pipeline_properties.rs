@@ -7,13 +7,15 @@ use frontend::{Checkpoint, Config, import::import};
 use ir::melior::ir::Module;
 use ir::module::{ops, parse, print};
 use ir::ops::Op;
+use ir::statistics::Statistics;
 use ir::weights::RotationKind;
-use models::run;
-use passes::recipe::{KvCache, Override, Rotations};
+use models::{run, statistics};
+use passes::recipe::{KvCache, Override, Rotations, Smoothing};
 use passes::{Phase, PipelineOptions, Precision, Recipe, pipeline};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::RngSeed;
+use std::sync::Arc;
 
 /// The same cases in every run.
 fn cases(count: u32) -> ProptestConfig {
@@ -60,21 +62,33 @@ fn rotations() -> impl Strategy<Value = Rotations> {
     })
 }
 
+/// Without norms: they cannot be smoothed in a rotated residual stream.
+fn smoothing() -> impl Strategy<Value = Smoothing> {
+    let pattern = select(vec!["down_proj", "o_proj", "out_proj", r"\.(down|out|o)_proj$", "nothing"]);
+    (select(vec![None, Some(false), Some(true)]), 0.0..=1.0, pattern).prop_map(|(enabled, alpha, pattern)| Smoothing {
+        enabled,
+        alpha,
+        pattern: pattern.to_owned(),
+    })
+}
+
 fn recipe() -> impl Strategy<Value = Recipe> {
     let kv_cache = select(vec![None, Some(KvCache::F16), Some(KvCache::F32)]);
-    (select(Phase::ALL.to_vec()), select(vec![32, 128]), kv_cache, overrides(), rotations()).prop_map(
-        |(phase, group_size, kv_cache, overrides, rotation)| Recipe {
+    (select(Phase::ALL.to_vec()), select(vec![32, 128]), kv_cache, overrides(), rotations(), smoothing()).prop_map(
+        |(phase, group_size, kv_cache, overrides, rotation, smooth)| Recipe {
             phase,
             group_size,
             kv_cache,
             overrides,
             rotation,
+            smooth,
         },
     )
 }
 
-fn options(recipe: &Recipe) -> PipelineOptions {
-    PipelineOptions { recipe: Some(recipe.clone()), ..PipelineOptions::default() }
+fn options(recipe: &Recipe, statistics: &Arc<Statistics>) -> PipelineOptions {
+    let (recipe, statistics) = (Some(recipe.clone()), Some(Arc::clone(statistics)));
+    PipelineOptions { recipe, statistics, ..PipelineOptions::default() }
 }
 
 /// Name and precision of everything that has one.
@@ -93,7 +107,8 @@ fn every_pass_leaves_legal_ir_that_it_keeps() {
     let context = ir::irdl::context();
     proptest!(cases(48), |(config in config(), recipe in recipe())| {
         let module = import(&context, &Checkpoint::from_config(config)).unwrap();
-        run(&context, module, pipeline(&options(&recipe)));
+        let options = options(&recipe, &statistics(&module));
+        run(&context, module, pipeline(&options));
     });
 }
 
@@ -104,7 +119,7 @@ fn every_pass_goes_on_from_text() {
     proptest!(cases(24), |(config in config(), recipe in recipe())| {
         let checkpoint = Checkpoint::from_config(config);
         let mut module = import(&context, &checkpoint).unwrap();
-        for pass in pipeline(&options(&recipe)) {
+        for pass in pipeline(&options(&recipe, &statistics(&module))) {
             let read_back = parse(&context, &print(&module)).unwrap();
             let by_text = pass.run(&context, &read_back).unwrap().unwrap_or(read_back);
             let by_value = pass.run(&context, &module).unwrap().unwrap_or(module);
@@ -120,7 +135,7 @@ fn passes_keep_every_linear_and_its_precision_until_it_is_planned() {
     proptest!(cases(24), |(config in config(), recipe in recipe())| {
         let module = import(&context, &Checkpoint::from_config(config)).unwrap();
         let names: Vec<_> = precisions(&module).into_iter().map(|(name, _)| name).collect();
-        let mut passes = pipeline(&options(&recipe));
+        let mut passes = pipeline(&options(&recipe, &statistics(&module)));
         passes.retain(|pass| pass.name() != "lower-to-plan");
         let end = passes.iter().position(|pass| pass.name() == "assign-precision").unwrap() + 1;
         let rest = passes.split_off(end);
@@ -143,7 +158,8 @@ fn rotates_nothing_without_a_kind() {
     proptest!(cases(16), |(config in config(), recipe in recipe())| {
         let recipe = Recipe { rotation: Rotations { kind: None, ..recipe.rotation }, ..recipe };
         let module = import(&context, &Checkpoint::from_config(config)).unwrap();
-        let module = run(&context, module, pipeline(&options(&recipe)));
+        let options = options(&recipe, &statistics(&module));
+        let module = run(&context, module, pipeline(&options));
         let is_rotation = |op: &Op<'_, '_>| matches!(op, Op::Rotate(_) | Op::RotateWeight(_));
         prop_assert!(!ops(&module).unwrap().iter().any(is_rotation));
     });

@@ -4,8 +4,14 @@ use frontend::{Checkpoint, Config};
 use ir::manager::{Manager, Options};
 use ir::melior::Context;
 use ir::melior::ir::Module;
+use ir::module::{ops, type_of};
+use ir::ops::Op;
 use ir::pass::Pass;
+use ir::statistics::{InputStatistics, Statistics};
+use ir::types::NemoType;
+use ir::weights::WeightExpr;
 use std::path::Path;
+use std::sync::Arc;
 
 /// The published configurations under `examples/configs`.
 #[allow(dead_code, reason = "not every test needs all of them")]
@@ -26,7 +32,30 @@ pub fn import<'c>(context: &'c Context, name: &str) -> Module<'c> {
     frontend::import::import(context, &Checkpoint::from_config(config)).unwrap()
 }
 
+/// Statistics of every linear of an imported graph, all ones: passes do not look at the numbers.
+#[allow(dead_code, reason = "not every test smooths")]
+pub fn statistics(module: &Module<'_>) -> Arc<Statistics> {
+    fn tensor(expr: WeightExpr) -> String {
+        match expr {
+            WeightExpr::Tensor { name, .. } => name,
+            WeightExpr::SliceRows { base, .. } => tensor(*base),
+            other => panic!("{other:?} in an imported graph"),
+        }
+    }
+    let measured = |op: Op<'_, '_>| {
+        let Op::Linear(linear) = op else { return None };
+        let NemoType::Weight(weight) = type_of(linear.weight()) else { return None };
+        let ones = vec![1.0; weight.cols];
+        let input = InputStatistics { absmax: ones.clone(), mean_square: ones };
+        Some((tensor(WeightExpr::of(linear.weight())?), input))
+    };
+    let inputs = ops(module).unwrap().into_iter().filter_map(measured).collect();
+    let (model, text) = (String::new(), String::new());
+    Arc::new(Statistics { model, samples: 1, length: 512, seed: 0, text, inputs })
+}
+
 /// Runs passes; verifies after each, and that each leaves its own result alone.
+#[allow(dead_code, reason = "some tests look between passes")]
 pub fn run<'c>(context: &'c Context, module: Module<'c>, passes: Vec<Box<dyn Pass>>) -> Module<'c> {
     let options = Options { check_idempotence: true, ..Options::default() };
     match Manager::new(passes, options).run(context, module, &mut ()) {
