@@ -129,7 +129,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         report.models.push(model);
     }
     if arguments.speed {
-        report.hardware.read_bytes_per_second = Some(hardware::read_bandwidth());
+        report.hardware.read_bytes_per_second = Some(runtime::bench::host_read_bandwidth());
     }
     if !arguments.tasks.log_samples {
         report.drop_samples();

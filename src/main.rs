@@ -1,6 +1,7 @@
 //! The command line: parses arguments, shows progress, prints results. One file per subcommand, no logic of its own.
 
 mod analyze;
+mod bench;
 mod compile;
 mod convert_task;
 mod device;
@@ -20,6 +21,7 @@ mod report;
 mod run;
 mod synth;
 mod table;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use failure::Outcome;
@@ -43,6 +45,8 @@ enum Command {
     Run(run::Arguments),
     Logits(logits::Arguments),
     Eval(eval::Arguments),
+    Verify(verify::Arguments),
+    Bench(bench::Arguments),
     Report(report::Arguments),
     ConvertTask(convert_task::Arguments),
     PlanMemory(plan_memory::Arguments),
@@ -68,6 +72,8 @@ fn dispatch(command: Command) -> Outcome {
         Command::Run(arguments) => run::run(&arguments),
         Command::Logits(arguments) => logits::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
         Command::ConvertTask(arguments) => convert_task::run(&arguments),
         Command::PlanMemory(arguments) => plan_memory::run(&arguments),

@@ -32,6 +32,7 @@ macro_rules! files {
 
 /// Every file under `kernels/`.
 pub const FILES: &[KernelFile] = files![
+    "argmax.cuh",
     "attention.cuh",
     "bulk.cuh",
     "common.cuh",
@@ -40,6 +41,7 @@ pub const FILES: &[KernelFile] = files![
     "emit.cuh",
     "epilogue.cuh",
     "hadamard.cuh",
+    "int8_peak.cuh",
     "linear_gemm.cuh",
     "linear_scalar.cuh",
     "linear_skinny.cuh",
@@ -119,6 +121,8 @@ pub const KERNELS: &[KernelRow] = table! {
         DOT_4_I8 => "linear_stream_dot<4, false>";
         DOT_4_U8 => "linear_stream_dot<4, true>";
     }
+    "argmax.cuh", "ArgmaxParams" { ARGMAX => "argmax"; }
+    "int8_peak.cuh", "AddParams" { INT8_PEAK => "int8_peak"; }
     "linear_scalar.cuh", "LinearParams" {
         SCALAR_1 => "linear_scalar<1>";
         SCALAR_8 => "linear_scalar<8>";

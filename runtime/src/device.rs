@@ -76,6 +76,16 @@ impl<'a> Logits<'a> {
     }
 }
 
+/// The token of the largest logit; of equal ones the lowest. NaN is never chosen while there is a number.
+pub fn likeliest(logits: &[f32]) -> u32 {
+    let larger = |best: Option<(usize, f32)>, (id, logit): (usize, &f32)| match best {
+        Some((_, most)) if *logit <= most || logit.is_nan() => best,
+        None if logit.is_nan() => None,
+        _ => Some((id, *logit)),
+    };
+    logits.iter().enumerate().fold(None, larger).map_or(0, |(id, _)| id as u32)
+}
+
 /// Executes a plan.
 pub trait Device {
     /// What it executes.
@@ -104,6 +114,17 @@ pub trait Device {
 
     /// Runs every launch once over the tokens of the batch. After an error the slots are as they were before.
     fn step(&mut self, batch: &[SequenceChunk<'_>]) -> Result<Logits<'_>, DeviceError>;
+
+    /// [`Device::step`], but only the likeliest token of each output: a GPU need not send the logits.
+    fn step_greedy(&mut self, batch: &[SequenceChunk<'_>]) -> Result<Vec<u32>, DeviceError> {
+        let logits = self.step(batch)?;
+        Ok((0..logits.rows()).map(|row| likeliest(logits.row(row))).collect())
+    }
+
+    /// Names of the compiled kernels that have run so far, where there are any.
+    fn kernels_used(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
 
     /// A new slot that continues the same tokens as `slot`.
     fn fork_slot(&mut self, slot: SlotId) -> Result<SlotId, DeviceError> {
@@ -304,4 +325,18 @@ pub enum DeviceError {
     /// The plan cannot run here.
     #[error(transparent)]
     Plan(#[from] crate::plan::PlanError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::likeliest;
+
+    #[test]
+    fn the_likeliest_token_is_the_lowest_of_equals_and_never_nan() {
+        assert_eq!(likeliest(&[0.0, 2.0, 2.0, f32::NAN]), 1);
+        assert_eq!(likeliest(&[f32::NAN, -5.0, -1.0, f32::NEG_INFINITY]), 2);
+        assert_eq!(likeliest(&[f32::NAN, f32::NEG_INFINITY]), 1);
+        assert_eq!(likeliest(&[-0.0, 0.0]), 0);
+        assert_eq!(likeliest(&[f32::NAN; 3]), 0);
+    }
 }

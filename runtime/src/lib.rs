@@ -1,6 +1,7 @@
 //! Executes nemoc artifacts on the CPU or a CUDA GPU; knows kernels and buffers, nothing of Nemotron-H.
 
 pub mod artifact;
+pub mod bench;
 pub mod cpu;
 pub mod cuda;
 pub mod device;
@@ -9,5 +10,6 @@ pub mod generate;
 pub mod memory;
 pub mod plan;
 pub mod synthetic;
+mod table;
 pub mod tensors;
 pub mod verify;

@@ -2,7 +2,6 @@
 
 use crate::report::data::Hardware;
 use std::process::Command;
-use std::time::Instant;
 
 /// What is known without measuring.
 pub fn detect(device: String) -> Hardware {
@@ -39,24 +38,6 @@ fn parse_gpus(text: &str) -> Vec<(String, u64)> {
         Some((name.trim().to_owned(), mebibytes.trim().parse::<u64>().ok()? << 20))
     };
     text.lines().filter_map(gpu).collect()
-}
-
-/// Bytes a second that all cores read from memory together: the best of a few passes over more than the caches hold.
-pub fn read_bandwidth() -> f64 {
-    const WORDS: usize = 32 << 20;
-    let words = vec![1u64; WORDS];
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let sum = |words: &[u64]| words.iter().fold(0u64, |a, b| a.wrapping_add(*b));
-    let pass = |_| {
-        let started = Instant::now();
-        std::thread::scope(|scope| {
-            for part in words.chunks(WORDS.div_ceil(threads)) {
-                scope.spawn(move || std::hint::black_box(sum(part)));
-            }
-        });
-        (WORDS * 8) as f64 / started.elapsed().as_secs_f64()
-    };
-    (0..5).map(pass).fold(0.0, f64::max)
 }
 
 #[cfg(test)]

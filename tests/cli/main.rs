@@ -5,6 +5,7 @@ mod artifact;
 mod compile;
 mod eval;
 mod general;
+mod measure;
 mod opt;
 mod plan_memory;
 mod support;

@@ -78,6 +78,14 @@ impl<'a> Device<'a> {
         pool.install(|| program[launches].iter().for_each(|op| op.run(&mut step)));
     }
 
+    /// Runs the step that was begun to its end, but does not end it: positions stay.
+    pub(crate) fn run_begun(&mut self) -> Result<(), DeviceError> {
+        self.expect(Progress::Running(0), "a step was run that had not begun")?;
+        self.run(0..self.plan.launches.len());
+        self.progress = Progress::Idle;
+        Ok(())
+    }
+
     fn expect(&self, progress: Progress, problem: &str) -> Result<(), DeviceError> {
         if self.progress == progress {
             return Ok(());

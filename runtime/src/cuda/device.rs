@@ -1,10 +1,9 @@
 use super::batch::{Batch, StepShape};
 use super::buffers::Buffers;
-use super::driver::{Event, Gpu, Graph, Pinned, Stream};
+use super::driver::{Gpu, Graph, Pinned, Stream};
 use super::enqueue::Queue;
-use super::entry;
-use super::kernels::{Grid, KernelImages, Kernels};
-use super::params::AddParams;
+use super::greedy::Greedy;
+use super::kernels::{KernelImages, Kernels};
 use super::program::{Op, Resolver, Scratch};
 use super::slots::Slots;
 use super::tensors::Tensors;
@@ -28,19 +27,21 @@ pub struct Options {
 /// Fields are dropped in order: everything that lives in the context before the context.
 pub struct Device<'a> {
     plan: &'a Plan,
-    graphs: HashMap<StepShape, Graph>,
-    program: Vec<Op>,
+    /// Of decode steps, and whether they choose a token.
+    graphs: HashMap<(StepShape, bool), Graph>,
+    pub(super) program: Vec<Op>,
     logits: Pinned,
+    greedy: Greedy,
     buffers: Buffers,
     scratch: Scratch,
     slots: Slots,
     batch: Batch,
-    tensors: Tensors,
-    kernels: Kernels,
-    stream: Stream,
+    pub(super) tensors: Tensors,
+    pub(super) kernels: Kernels,
+    pub(super) stream: Stream,
     limits: Limits,
     progress: Progress,
-    gpu: Gpu,
+    pub(super) gpu: Gpu,
 }
 
 /// How far a step has come.
@@ -54,15 +55,6 @@ enum Progress {
 
 /// Output rows there is room for at first: decode of many sequences, or one row of a prompt.
 const FIRST_OUTPUT_ROWS: usize = 64;
-
-/// Where one step's time went.
-#[derive(Clone, Copy, Debug)]
-pub struct LaunchTime {
-    /// Index of the launch in the plan.
-    pub launch: usize,
-    /// From the end of the launch before to the end of this one.
-    pub elapsed_us: f32,
-}
 
 impl<'a> Device<'a> {
     /// Opens a GPU, uploads the tensors and makes the plan ready to run.
@@ -87,6 +79,7 @@ impl<'a> Device<'a> {
             graphs: HashMap::new(),
             program: Vec::new(),
             logits: Pinned::allocate(0)?,
+            greedy: Greedy::new(limits.step_rows)?,
             buffers: Buffers::new(plan, limits.step_rows, output_rows)?,
             scratch,
             slots,
@@ -123,16 +116,22 @@ impl<'a> Device<'a> {
         Ok(())
     }
 
-    fn queue(&self) -> Queue<'_> {
+    pub(super) fn queue(&self) -> Queue<'_> {
         Queue { gpu: &self.gpu, kernels: &self.kernels, stream: &self.stream, shape: self.batch.shape }
     }
 
-    fn enqueue_all(&self) -> Result<(), DeviceError> {
+    fn enqueue_all(&self, greedy: bool) -> Result<(), DeviceError> {
         let queue = self.queue();
-        self.program.iter().try_for_each(|op| queue.enqueue(op))
+        self.program.iter().try_for_each(|op| queue.enqueue(op))?;
+        if greedy {
+            let logits = self.buffers.address(self.plan.logits);
+            let (rows, vocab_size) = (self.batch.shape.outputs, self.plan.model.vocab_size);
+            self.greedy.enqueue(&self.kernels, &self.stream, logits, rows, vocab_size)?;
+        }
+        Ok(())
     }
 
-    fn prepare(&mut self, batch: &[SequenceChunk<'_>]) -> Result<(), DeviceError> {
+    pub(super) fn prepare(&mut self, batch: &[SequenceChunk<'_>]) -> Result<(), DeviceError> {
         self.gpu.make_current()?;
         self.progress = Progress::Idle;
         self.batch.load(batch, &self.slots, &self.limits, self.plan.model.vocab_size)?;
@@ -147,16 +146,23 @@ impl<'a> Device<'a> {
     }
 
     /// Decode steps repeat: each shape is recorded once and replayed.
-    fn run_all(&mut self) -> Result<(), DeviceError> {
-        let shape = self.batch.shape;
-        if !shape.is_decode() {
-            return self.enqueue_all();
+    pub(super) fn run_all(&mut self, greedy: bool) -> Result<(), DeviceError> {
+        let key = (self.batch.shape, greedy);
+        if !key.0.is_decode() {
+            return self.enqueue_all(greedy);
         }
-        if !self.graphs.contains_key(&shape) {
-            let graph = Graph::capture(&self.stream, || self.enqueue_all())?;
-            self.graphs.insert(shape, graph);
+        if !self.graphs.contains_key(&key) {
+            let graph = Graph::capture(&self.stream, || self.enqueue_all(greedy))?;
+            self.graphs.insert(key, graph);
         }
-        self.graphs[&shape].launch(&self.stream)
+        self.graphs[&key].launch(&self.stream)
+    }
+
+    fn advance(&mut self) {
+        for (slot, tokens) in &self.batch.chunks {
+            self.slots.advance(*slot, *tokens);
+        }
+        self.progress = Progress::Done;
     }
 
     fn take_logits(&mut self) -> Result<Logits<'_>, DeviceError> {
@@ -165,77 +171,8 @@ impl<'a> Device<'a> {
         let from = self.buffers.address(self.plan.logits);
         self.stream.download(&mut self.logits.as_mut_slice()[..bytes], from)?;
         self.stream.synchronize()?;
-        for (slot, tokens) in &self.batch.chunks {
-            self.slots.advance(*slot, *tokens);
-        }
-        self.progress = Progress::Done;
+        self.advance();
         Ok(Logits { values: bytemuck::cast_slice(&self.logits.as_slice()[..bytes]), vocab_size })
-    }
-
-    /// Time of every launch in a step of this batch, without graph; the median of `repeats` runs each. The slots'
-    /// states advance, their positions do not.
-    pub fn time_launches(
-        &mut self,
-        batch: &[SequenceChunk<'_>],
-        repeats: usize,
-    ) -> Result<Vec<LaunchTime>, DeviceError> {
-        self.prepare(batch)?;
-        let events: Vec<Event> = (0..=self.program.len()).map(|_| Event::new()).collect::<Result<_, _>>()?;
-        let mut samples = vec![Vec::with_capacity(repeats); self.program.len()];
-        for _ in 0..=repeats {
-            let queue = self.queue();
-            events[0].record(&self.stream)?;
-            for (op, event) in self.program.iter().zip(&events[1..]) {
-                queue.enqueue(op)?;
-                event.record(&self.stream)?;
-            }
-            self.stream.synchronize()?;
-            for (index, pair) in events.windows(2).enumerate() {
-                samples[index].push(pair[1].elapsed_us(&pair[0])?);
-            }
-        }
-        let median = |(launch, mut times): (usize, Vec<f32>)| {
-            times.remove(0); // the first run warms up
-            times.sort_by(f32::total_cmp);
-            LaunchTime { launch, elapsed_us: times[times.len() / 2] }
-        };
-        Ok(samples.into_iter().enumerate().map(median).collect())
-    }
-
-    /// Microseconds of one whole step of this batch as [`crate::device::Device::step`] runs it, by the GPU's clock, without
-    /// the copies: the median of `repeats`. The slots' states advance, their positions do not.
-    pub fn time_step(&mut self, batch: &[SequenceChunk<'_>], repeats: usize) -> Result<f32, DeviceError> {
-        self.prepare(batch)?;
-        let (start, end) = (Event::new()?, Event::new()?);
-        let mut times = Vec::with_capacity(repeats);
-        for run in 0..repeats + 3 {
-            start.record(&self.stream)?;
-            self.run_all()?;
-            end.record(&self.stream)?;
-            self.stream.synchronize()?;
-            if run >= 3 {
-                times.push(end.elapsed_us(&start)?);
-            }
-        }
-        times.sort_by(f32::total_cmp);
-        Ok(times[times.len() / 2])
-    }
-
-    /// Bytes a second at which the GPU reads its memory: the weights, by a kernel that does nothing else. The best of 5.
-    pub fn read_bandwidth(&self) -> Result<f64, DeviceError> {
-        let (start, end) = (Event::new()?, Event::new()?);
-        let kib = self.tensors.bytes() / 1024;
-        let params = AddParams { a: self.tensors.address(), b: 0, out: 0, count: kib as u32, padding: 0 };
-        let grid = Grid::new(self.gpu.sm_count as usize * 4, 1, 1);
-        let mut best = f32::INFINITY;
-        for _ in 0..6 {
-            start.record(&self.stream)?;
-            self.kernels.launch(&self.stream, entry::READ_MEMORY, grid, &params)?;
-            end.record(&self.stream)?;
-            self.stream.synchronize()?;
-            best = best.min(end.elapsed_us(&start)?);
-        }
-        Ok(kib as f64 * 1024.0 / f64::from(best) * 1e6)
     }
 
     fn expect(&self, progress: Progress, problem: &str) -> Result<(), DeviceError> {
@@ -299,8 +236,22 @@ impl crate::device::Device for Device<'_> {
 
     fn step(&mut self, batch: &[SequenceChunk<'_>]) -> Result<Logits<'_>, DeviceError> {
         self.prepare(batch)?;
-        self.run_all()?;
+        self.run_all(false)?;
         self.take_logits()
+    }
+
+    fn step_greedy(&mut self, batch: &[SequenceChunk<'_>]) -> Result<Vec<u32>, DeviceError> {
+        self.prepare(batch)?;
+        let outputs = self.batch.shape.outputs;
+        self.greedy.clear(outputs, &self.stream)?;
+        self.run_all(true)?;
+        let tokens = self.greedy.take(outputs, &self.stream)?;
+        self.advance();
+        Ok(tokens)
+    }
+
+    fn kernels_used(&self) -> Vec<&'static str> {
+        self.kernels.used()
     }
 }
 

@@ -147,12 +147,17 @@ impl Memory {
     }
 
     pub(super) fn clear(&self, stream: &Stream) -> Result<(), DeviceError> {
-        if self.bytes == 0 {
+        self.clear_first(self.bytes, stream)
+    }
+
+    /// Zeros in the first bytes.
+    pub(super) fn clear_first(&self, bytes: usize, stream: &Stream) -> Result<(), DeviceError> {
+        assert!(bytes <= self.bytes, "bug: {bytes} bytes of {} were to be cleared", self.bytes);
+        if bytes == 0 {
             return Ok(());
         }
         // SAFETY: the range is ours.
-        unsafe { result::memset_d8_async(self.address, 0, self.bytes, stream.handle) }
-            .map_err(failed("cuMemsetD8Async"))
+        unsafe { result::memset_d8_async(self.address, 0, bytes, stream.handle) }.map_err(failed("cuMemsetD8Async"))
     }
 }
 

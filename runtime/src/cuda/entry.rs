@@ -45,6 +45,10 @@ entries! {
     ADD = "add", 256, 1;
     /// Reads memory, to measure bandwidth; `count` is in KiB.
     READ_MEMORY = "read_memory", 512, 2;
+    /// Multiplies registers, to measure the INT8 peak; `count` is in rounds of eight instructions a warp.
+    INT8_PEAK = "int8_peak", 256, 2;
+    /// The likeliest token of each row of logits.
+    ARGMAX = "argmax", 1024, 1;
     /// RMSNorm and emit.
     RMS_NORM = "rms_norm", 512, 1;
     /// Activation and emit.

@@ -5,7 +5,8 @@ use super::entry::{self, Entry};
 use crate::device::DeviceError;
 use bytemuck::Pod;
 use cudarc::driver::sys;
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::mem::zeroed;
 
 /// Finds compiled kernels by target, for example `sm_90a` or `compute_80`.
@@ -54,6 +55,7 @@ impl Grid {
 
 pub(super) struct Kernels {
     functions: HashMap<&'static str, sys::CUfunction>,
+    used: RefCell<BTreeSet<&'static str>>,
     _module: Module,
     /// What was loaded, for people.
     pub(super) target: String,
@@ -74,7 +76,13 @@ impl Kernels {
             functions.insert(entry.name, function);
             allow_shared_memory(gpu, function)?;
         }
-        Ok(Kernels { functions, _module: module, hopper: gpu.capability.0 >= 9 && target != FALLBACK, target })
+        let used = RefCell::default();
+        Ok(Kernels { functions, used, _module: module, hopper: gpu.capability.0 >= 9 && target != FALLBACK, target })
+    }
+
+    /// What was launched so far.
+    pub(super) fn used(&self) -> Vec<&'static str> {
+        self.used.borrow().iter().copied().collect()
     }
 
     /// Puts a kernel on the stream. `params` is the one argument of its entry point.
@@ -89,6 +97,7 @@ impl Kernels {
         if x == 0 || y == 0 || z == 0 {
             return Ok(());
         }
+        self.used.borrow_mut().insert(entry.name);
         let mut attributes = [dependent_launch(), cluster(grid.cluster)];
         let count = if !self.hopper { 0 } else { 1 + u32::from(grid.cluster > 1) };
         let config = sys::CUlaunchConfig {

@@ -9,13 +9,16 @@ mod device;
 mod driver;
 mod enqueue;
 pub mod entry;
+mod greedy;
 mod kernels;
+mod measure;
 pub mod params;
 mod program;
 mod slots;
 mod tensors;
 mod weights;
 
-pub use device::{Device, LaunchTime, Options};
+pub use device::{Device, Options};
 pub use driver::gpu_count;
 pub use kernels::KernelImages;
+pub use measure::LaunchTime;

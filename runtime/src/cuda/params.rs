@@ -200,6 +200,18 @@ device_structs! {
         padding: u32 = "unsigned int padding",
     }
 
+    /// Rows of logits, and the key of the likeliest token of each.
+    struct ArgmaxParams {
+        /// Logits.
+        logits: Address = "const float *logits",
+        /// One a row; 0 before.
+        keys: Address = "unsigned long long *keys",
+        /// Logits of a row.
+        n: u32 = "unsigned int n",
+        /// Unused.
+        padding: u32 = "unsigned int padding",
+    }
+
     /// `Kernel::RmsNorm`.
     struct RmsNormParams {
         /// Input, and sum with `delta`.

@@ -1,4 +1,5 @@
 use super::GenerateError;
+use crate::device::likeliest;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
@@ -143,16 +144,6 @@ impl Sampler {
         // Rounding can leave a little; and if no logit was a number there are no candidates at all.
         self.candidates.last().map_or_else(|| likeliest(&self.logits), |(id, _)| *id)
     }
-}
-
-fn likeliest(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (id, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] || logits[best].is_nan() {
-            best = id;
-        }
-    }
-    best as u32
 }
 
 #[cfg(test)]

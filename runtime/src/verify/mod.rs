@@ -1,5 +1,15 @@
 //! Compares two devices launch by launch, each launch on the same inputs.
 
+mod bound;
+pub mod cli;
+mod greedy;
+mod suite;
+mod text;
+
+pub use bound::{Bound, StepRows};
+pub use greedy::{GreedyReport, Split};
+pub use suite::{LaunchReport, Options, Report, StepReport, verify};
+
 use crate::device::{DeviceError, LaunchByLaunch, SequenceChunk};
 use crate::plan::{Buffer, BufferId, DType, Kernel, StateId, StateKind};
 

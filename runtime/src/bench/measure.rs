@@ -1,0 +1,271 @@
+//! The measurements.
+
+use super::timed::median;
+use super::{KernelRow, KernelTable, Load, Memory, Options, Report, Roofline, Row, StepSize, Timed, Work, work};
+use crate::device::{DeviceError, Outputs, SequenceChunk, SlotId};
+use crate::generate::{GenerateError, prefill};
+use crate::memory::{Footprint, Use};
+use crate::plan::Plan;
+use crate::verify::kernel_name;
+use std::time::Instant;
+
+/// What one more launch in a graph costs, as measured on an H200.
+const LAUNCH_SECONDS: f64 = 2.5e-6;
+/// Steps that the host's clock sees.
+const WALL_STEPS: usize = 16;
+/// The per-kernel table of prefill is of at most this many tokens.
+const TABLE_TOKENS: usize = 2048;
+
+/// Measures a device. `load` is how long it took to get there, without the rate of copies.
+pub fn measure(
+    device: &mut dyn Timed,
+    footprint: Footprint,
+    load: Load,
+    options: &Options,
+) -> Result<Report, GenerateError> {
+    let plan = device.plan().clone();
+    let bytes_per_second = device.read_bandwidth()?;
+    let peak = device.int8_peak()?;
+    // Without tensor cores memory is what a step waits for.
+    let int8_ops_per_second = peak.unwrap_or(f64::INFINITY);
+    let launch_seconds = if peak.is_some() { LAUNCH_SECONDS } else { 0.0 };
+    let roofline = Roofline { bytes_per_second, int8_ops_per_second, launch_seconds };
+    let load = Load { upload_bytes_per_second: device.upload_bandwidth()?, ..load };
+    let mut report = start(&plan, device.description(), roofline, options);
+    report.roofline_measured = true;
+    report.load = Some(load);
+    let mut memory = Memory { weights: footprint.weights, buffers: 0, states: 0 };
+    for row in &mut report.decode {
+        memory = decode(device, row, options.repeats, &mut report.kernels, &roofline)?.unwrap_or(memory);
+    }
+    for row in &mut report.prefill {
+        time_prefill(device, row, options.repeats.min(3))?;
+    }
+    if let Some(tokens) = options.prefill.iter().copied().max() {
+        report.kernels.push(prefill_table(device, tokens, &roofline)?);
+    }
+    if memory.buffers == 0 {
+        let needs = footprint.needs(largest_use(options));
+        memory = Memory { weights: needs.weights, buffers: needs.buffers, states: needs.states + needs.kv };
+    }
+    report.memory = memory;
+    report.kernels_used = device.kernels_used();
+    Ok(report)
+}
+
+/// The same without a device: predictions of a roofline.
+pub fn predicted(plan: &Plan, footprint: Footprint, name: &str, roofline: Roofline, options: &Options) -> Report {
+    let mut report = start(plan, format!("{name}, predicted"), roofline, options);
+    let needs = footprint.needs(largest_use(options));
+    report.memory = Memory { weights: needs.weights, buffers: needs.buffers, states: needs.states + needs.kv };
+    let longest = options.prefill.iter().copied().max().map(|tokens| (1, tokens.min(TABLE_TOKENS)));
+    let first = options.decode.first().map(|sequences| (*sequences, 1));
+    for (sequences, tokens) in first.into_iter().chain(longest) {
+        let step = StepSize { sequences, tokens, context: if tokens == 1 { options.context } else { 0 } };
+        report.kernels.push(kernel_table(plan, step, &roofline, None));
+    }
+    report
+}
+
+fn largest_use(options: &Options) -> Use {
+    let batch = options.decode.iter().copied().max().unwrap_or(1);
+    let longest = options.prefill.iter().copied().max().unwrap_or(0);
+    let context = longest.div_ceil(batch).max(options.context + 1);
+    Use { context: context as u64, batch: batch as u64, step_rows: options.step_rows as u64 }
+}
+
+fn start(plan: &Plan, device: String, roofline: Roofline, options: &Options) -> Report {
+    let row = |sequences, tokens, context| {
+        let step = StepSize { sequences, tokens, context };
+        let predicted_us = work::predict(plan, step, &roofline) * 1e6;
+        let work = work::of_step(plan, step);
+        Row { sequences, tokens, context, work, predicted_us, measured_us: None, wall_us: None }
+    };
+    Report {
+        model: plan.model.name.clone(),
+        phase: plan.model.phase.clone(),
+        device,
+        roofline,
+        roofline_measured: false,
+        load: None,
+        memory: Memory { weights: 0, buffers: 0, states: 0 },
+        decode: options.decode.iter().map(|sequences| row(*sequences, 1, options.context)).collect(),
+        prefill: options.prefill.iter().map(|tokens| row(1, *tokens, 0)).collect(),
+        kernels: Vec::new(),
+        kernels_used: Vec::new(),
+    }
+}
+
+/// Made-up tokens, the same every time.
+fn tokens(device: &dyn Timed, count: usize) -> Vec<u32> {
+    let vocab_size = device.plan().model.vocab_size as u32;
+    (0..count as u32).map(|index| index.wrapping_mul(37) % vocab_size).collect()
+}
+
+fn slots(device: &mut dyn Timed, count: usize) -> Result<Vec<SlotId>, DeviceError> {
+    (0..count).map(|_| device.create_slot()).collect()
+}
+
+fn batch<'t>(slots: &[SlotId], tokens: &'t [u32]) -> Vec<SequenceChunk<'t>> {
+    slots.iter().map(|slot| SequenceChunk { slot: *slot, tokens, outputs: Outputs::Last }).collect()
+}
+
+fn decode(
+    device: &mut dyn Timed,
+    row: &mut Row,
+    repeats: usize,
+    tables: &mut Vec<KernelTable>,
+    roofline: &Roofline,
+) -> Result<Option<Memory>, GenerateError> {
+    let slots = slots(device, row.sequences)?;
+    if row.context > 0 {
+        let prompt = tokens(device, row.context);
+        for slot in &slots {
+            prefill(device, *slot, &prompt, None)?;
+        }
+    }
+    let token = tokens(device, 1);
+    let batch = batch(&slots, &token);
+    row.measured_us = Some(device.time_step(&batch, repeats)?);
+    // The first of its table is the one that people look at: one sequence, as a rule.
+    if tables.is_empty() || row.sequences == 16 {
+        let times = device.time_launches(&batch, repeats.div_ceil(4))?;
+        let step = StepSize { sequences: row.sequences, tokens: 1, context: row.context };
+        tables.push(kernel_table(&device.plan().clone(), step, roofline, Some(&times)));
+    }
+    device.step_greedy(&batch)?;
+    let started = Instant::now();
+    for _ in 0..WALL_STEPS {
+        device.step_greedy(&batch)?;
+    }
+    row.wall_us = Some(started.elapsed().as_secs_f64() * 1e6 / WALL_STEPS as f64);
+    let memory = device.memory();
+    slots.into_iter().try_for_each(|slot| device.release_slot(slot))?;
+    Ok(memory)
+}
+
+/// As a prompt is really read: in steps of as many tokens as there is room for, and the last logits fetched.
+fn time_prefill(device: &mut dyn Timed, row: &mut Row, repeats: usize) -> Result<(), GenerateError> {
+    let prompt = tokens(device, row.tokens);
+    let slot = device.create_slot()?;
+    let mut times = Vec::new();
+    for run in 0..=repeats {
+        device.reset_slot(slot)?;
+        let started = Instant::now();
+        prefill(device, slot, &prompt, None)?;
+        // The first run touches pages and grows buffers.
+        if run > 0 || repeats == 0 {
+            times.push(started.elapsed().as_secs_f64() * 1e6);
+        }
+    }
+    device.release_slot(slot)?;
+    row.wall_us = Some(median(times));
+    Ok(())
+}
+
+fn prefill_table(
+    device: &mut dyn Timed,
+    tokens_wanted: usize,
+    roofline: &Roofline,
+) -> Result<KernelTable, DeviceError> {
+    let count = tokens_wanted.min(TABLE_TOKENS).min(device.limits().step_rows);
+    let prompt = tokens(device, count);
+    let slot = device.create_slot()?;
+    let times = device.time_launches(&batch(&[slot], &prompt), 2)?;
+    device.release_slot(slot)?;
+    let step = StepSize { sequences: 1, tokens: count, context: 0 };
+    Ok(kernel_table(&device.plan().clone(), step, roofline, Some(&times)))
+}
+
+fn kernel_table(plan: &Plan, step: StepSize, roofline: &Roofline, times: Option<&[f64]>) -> KernelTable {
+    let mut rows: Vec<KernelRow> = Vec::new();
+    for (index, launch) in plan.launches.iter().enumerate() {
+        let (kernel, origin) = (kernel_name(&launch.kernel), kind(&launch.origin));
+        let at = rows.iter().position(|row| row.kernel == kernel && row.origin == origin).unwrap_or_else(|| {
+            let (work, measured_us) = (Work::default(), times.map(|_| 0.0));
+            rows.push(KernelRow { kernel, origin, launches: 0, work, predicted_us: 0.0, measured_us });
+            rows.len() - 1
+        });
+        let row = &mut rows[at];
+        let work = work::of_launch(plan, launch, step);
+        row.launches += 1;
+        row.work += work;
+        row.predicted_us += roofline.seconds(work) * 1e6;
+        if let (Some(sum), Some(times)) = (&mut row.measured_us, times) {
+            *sum += times.get(index).copied().unwrap_or(f64::NAN);
+        }
+    }
+    let time = |row: &KernelRow| row.measured_us.unwrap_or(row.predicted_us);
+    rows.sort_by(|a, b| time(b).total_cmp(&time(a)));
+    KernelTable { sequences: step.sequences, tokens: step.tokens, rows }
+}
+
+/// `layers.3.mixer.in_proj` of any layer is `mixer.in_proj`.
+fn kind(origin: &str) -> String {
+    let inside = origin.strip_prefix("layers.").and_then(|rest| rest.split_once('.'));
+    inside.map_or(origin, |(_, name)| name).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu;
+    use crate::device::Device;
+    use crate::plan::{Cost, WeightFormat};
+    use crate::synthetic::{Layout, Shape, model};
+
+    const ROOFLINE: Roofline =
+        Roofline { bytes_per_second: 1e9, int8_ops_per_second: 1e12, launch_seconds: LAUNCH_SECONDS };
+
+    fn options() -> Options {
+        Options { decode: vec![1, 3], prefill: vec![4, 9], context: 2, step_rows: 9, repeats: 2 }
+    }
+
+    fn tiny() -> (Plan, crate::synthetic::MemoryStore, Footprint) {
+        let (mut plan, store) = model(&Shape::tiny(), &Layout::of(WeightFormat::W8), 1);
+        for launch in &mut plan.launches {
+            launch.cost = Cost { fixed_bytes: 1000, row_bytes: 10, sequence_bytes: 100, row_ops: 7 };
+        }
+        let footprint = Footprint::of_plan(&plan, 5000);
+        (plan, store, footprint)
+    }
+
+    #[test]
+    fn every_step_and_launch_gets_a_time() {
+        let (plan, store, footprint) = tiny();
+        let mut device = cpu::Device::new(&plan, &store, &cpu::Options::default()).unwrap();
+        let load = Load { seconds: 0.5, bytes: 5000, upload_bytes_per_second: None };
+        let report = measure(&mut device, footprint, load, &options()).unwrap();
+        assert!(report.decode.iter().all(|row| row.measured_us > Some(0.0) && row.wall_us > Some(0.0)));
+        assert!(report.prefill.iter().all(|row| row.measured_us.is_none() && row.wall_us > Some(0.0)));
+        assert_eq!(report.kernels.len(), 2);
+        for table in &report.kernels {
+            assert_eq!(table.rows.iter().map(|row| row.launches).sum::<usize>(), plan.launches.len());
+            assert!(table.rows.iter().all(|row| row.measured_us > Some(0.0)));
+            assert!(table.rows.is_sorted_by(|a, b| a.measured_us >= b.measured_us));
+        }
+        assert!(report.memory.weights == 5000 && report.memory.states > 0);
+        assert_eq!(report.load.unwrap().rate(), 10_000.0);
+        let slots_left = (0..4).filter(|slot| device.position(SlotId(*slot)).is_ok()).count();
+        assert_eq!(slots_left, 0);
+    }
+
+    #[test]
+    fn predicts_without_a_device() {
+        let (plan, _, footprint) = tiny();
+        let report = predicted(&plan, footprint, "abacus", ROOFLINE, &options());
+        assert!(report.decode.iter().chain(&report.prefill).all(|row| row.measured_us.is_none()));
+        let launches = plan.launches.len() as f64;
+        let expected = launches * (1e-6 * (1000.0 + 10.0 + 100.0) * 1e6 / 1e3 + 2.5);
+        let found = report.decode[0].predicted_us;
+        // The caches of two tokens come on top.
+        assert!(found > expected && found < expected * 1.2, "{found} {expected}");
+        assert_eq!(report.kernels.len(), 2);
+    }
+
+    #[test]
+    fn a_kind_has_no_layer_number() {
+        assert_eq!(kind("layers.12.mixer.in_proj"), "mixer.in_proj");
+        assert_eq!(kind("lm_head"), "lm_head");
+    }
+}

@@ -1,0 +1,171 @@
+//! A report for people.
+
+use super::{KernelTable, Report, Row};
+use crate::table::table;
+use std::fmt::{self, Display, Formatter};
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}, phase {}, on {}", self.model, self.phase, self.device)?;
+        self.write_rates(f)?;
+        if !self.decode.is_empty() {
+            writeln!(f, "\ndecode, {} tokens before", self.decode[0].context)?;
+            f.write_str(&self.rows(&self.decode))?;
+        }
+        if !self.prefill.is_empty() {
+            writeln!(f, "\nprefill")?;
+            f.write_str(&self.rows(&self.prefill))?;
+        }
+        for kernels in &self.kernels {
+            let KernelTable { sequences, tokens, .. } = kernels;
+            writeln!(f, "\nwhere the time goes: {sequences} sequences, {tokens} tokens each, launch by launch")?;
+            f.write_str(&self.launches(kernels))?;
+        }
+        if !self.kernels_used.is_empty() {
+            writeln!(f, "\ncompiled kernels that ran: {}", self.kernels_used.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    fn write_rates(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let how = if self.roofline_measured { "measured" } else { "of the target" };
+        write!(f, "read bandwidth {}/s {how}", bytes(self.roofline.bytes_per_second))?;
+        if self.roofline.int8_ops_per_second.is_finite() {
+            write!(f, ", INT8 peak {:.0} TOPS {how}", self.roofline.int8_ops_per_second / 1e12)?;
+        }
+        writeln!(f)?;
+        if let Some(load) = &self.load {
+            write!(f, "ready in {:.2} s, {}/s", load.seconds, bytes(load.rate()))?;
+            if let Some(rate) = load.upload_bytes_per_second {
+                write!(f, ", {:.0} % of the {}/s of copies", 100.0 * load.rate() / rate, bytes(rate))?;
+            }
+            writeln!(f)?;
+        }
+        let memory = [self.memory.weights, self.memory.buffers, self.memory.states].map(|part| bytes(part as f64));
+        writeln!(f, "memory: weights {}, buffers {}, states {}", memory[0], memory[1], memory[2])
+    }
+
+    fn rows(&self, rows: &[Row]) -> String {
+        let titles = [
+            "sequences>",
+            "tokens>",
+            "tokens/s>",
+            "device>",
+            "wall>",
+            "predicted>",
+            "bytes>",
+            "operations>",
+            "of bandwidth>",
+            "of INT8 peak>",
+        ];
+        let cells = |row: &Row| {
+            vec![
+                row.sequences.to_string(),
+                row.tokens.to_string(),
+                format!("{:.1}", row.tokens_per_second()),
+                time(row.measured_us),
+                time(row.wall_us),
+                time(Some(row.predicted_us)),
+                bytes(row.work.floor_bytes),
+                operations(row.work.ops),
+                self.share_of_bandwidth(row.work.floor_bytes, row.measured_us.or(row.wall_us)),
+                self.share_of_peak(row.work.ops, row.measured_us.or(row.wall_us)),
+            ]
+        };
+        table(&titles, &rows.iter().map(cells).collect::<Vec<_>>())
+    }
+
+    fn launches(&self, kernels: &KernelTable) -> String {
+        let titles = [
+            "kernel",
+            "origin",
+            "launches>",
+            "predicted>",
+            "measured>",
+            "bytes>",
+            "operations>",
+            "of bandwidth>",
+            "of INT8 peak>",
+        ];
+        let mut rows: Vec<Vec<String>> = Vec::new();
+        for row in &kernels.rows {
+            rows.push(vec![
+                row.kernel.to_owned(),
+                row.origin.clone(),
+                row.launches.to_string(),
+                time(Some(row.predicted_us)),
+                time(row.measured_us),
+                bytes(row.work.bytes),
+                operations(row.work.ops),
+                self.share_of_bandwidth(row.work.bytes, row.measured_us),
+                self.share_of_peak(row.work.ops, row.measured_us),
+            ]);
+        }
+        let predicted: f64 = kernels.rows.iter().map(|row| row.predicted_us).sum();
+        let measured: Option<f64> = kernels.rows.iter().map(|row| row.measured_us).sum();
+        let mut total = vec![String::new(); titles.len()];
+        total[0] = "all".to_owned();
+        total[2] = kernels.rows.iter().map(|row| row.launches).sum::<usize>().to_string();
+        (total[3], total[4]) = (time(Some(predicted)), time(measured));
+        rows.push(total);
+        table(&titles, &rows)
+    }
+
+    fn share_of_bandwidth(&self, bytes: f64, elapsed_us: Option<f64>) -> String {
+        share(bytes / self.roofline.bytes_per_second, elapsed_us)
+    }
+
+    fn share_of_peak(&self, ops: f64, elapsed_us: Option<f64>) -> String {
+        match self.roofline.int8_ops_per_second {
+            peak if peak.is_finite() => share(ops / peak, elapsed_us),
+            _ => "-".to_owned(),
+        }
+    }
+}
+
+fn share(floor_seconds: f64, elapsed_us: Option<f64>) -> String {
+    elapsed_us.map_or("-".to_owned(), |elapsed_us| format!("{:.0} %", 100.0 * floor_seconds / elapsed_us * 1e6))
+}
+
+fn time(elapsed_us: Option<f64>) -> String {
+    match elapsed_us {
+        None => "-".to_owned(),
+        Some(us) if us < 1e4 => format!("{us:.1} us"),
+        Some(us) => format!("{:.1} ms", us / 1e3),
+    }
+}
+
+fn bytes(count: f64) -> String {
+    scaled(count, [" B", " kB", " MB", " GB", " TB"])
+}
+
+fn operations(count: f64) -> String {
+    scaled(count, ["", " k", " M", " G", " T"])
+}
+
+fn scaled(count: f64, units: [&str; 5]) -> String {
+    let mut value = count;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < units.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{value:.0}{}", units[0]) } else { format!("{value:.2}{}", units[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_numbers_with_units() {
+        assert_eq!(bytes(999.0), "999 B");
+        assert_eq!(bytes(4.55e12), "4.55 TB");
+        assert_eq!(operations(1.2e9), "1.20 G");
+        assert_eq!(time(Some(12_345.0)), "12.3 ms");
+        assert_eq!(share(1e-6, Some(2.0)), "50 %");
+        assert_eq!(share(1e-6, None), "-");
+    }
+}

@@ -1,0 +1,218 @@
+//! How far two devices may be apart after one launch, from the order in which they add.
+//!
+//! A float result is a sum of products. Its error is at most `c u sum |terms|`, where u = 2^-24 is the rounding of f32
+//! and c the number of roundings on the longest way of a term to the result:
+//!
+//! - A *chain* of n additions counts n, but not more than `8 sqrt(n)`: roundings are independent, and a chain of n exceeds
+//!   that with a probability below 1e-13 (Higham and Mary 2019, *A new approach to probabilistic rounding error analysis*).
+//!   The longest chain of either device is that of the CPU's sixteen running sums, or of the loop over tokens.
+//! - The sum of the magnitudes of n terms of either sign is taken to be `sqrt(n)` times the largest result: this is an
+//!   assumption about weights and activations, not a theorem; terms that cancel better would show as a failure.
+//! - Both devices may err by this, in opposite directions.
+//!
+//! Sums of integers are exact, whatever the order.
+
+use super::LaunchDifference;
+use crate::plan::{Activation, BufferId, Emit, Kernel, Plan, Rows, Segment, SsmShape, WeightFormat};
+
+/// Half a unit in the last place of 1.
+const U: f64 = 1.0 / (1u64 << 24) as f64;
+/// Running sums of the CPU's float reductions; the GPU has more.
+const LANES: usize = 16;
+/// Additions that join running sums.
+const JOIN: f64 = 8.0;
+/// Roundings of an exponential and of what silu and softplus do with it.
+const EXPONENTIAL: f64 = 12.0;
+/// Attention scores, in magnitudes of their terms, reach this.
+const SCORE: f64 = 16.0;
+/// However large the bound of the floats is, no more 8-bit values may fall to the other side of a half.
+const MOST_SHARE: f64 = 0.02;
+
+/// What a launch may differ by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bound {
+    /// Floats, over the largest value of the same buffer or state.
+    pub relative: f64,
+    /// Share of 8-bit values that may be one apart.
+    pub quantized_share: f64,
+}
+
+/// Rows of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepRows {
+    /// Of all chunks.
+    pub tokens: usize,
+    /// Logits asked for.
+    pub outputs: usize,
+    /// Of the longest chunk.
+    pub longest: usize,
+    /// Tokens of the longest sequence, after the step.
+    pub context: usize,
+}
+
+impl Bound {
+    /// Not a bit.
+    pub const EXACT: Bound = Bound { relative: 0.0, quantized_share: 0.0 };
+
+    /// i32 sums are equal to the bit, 8-bit values at most one apart, where a float lies between two of them.
+    pub fn admits(&self, difference: &LaunchDifference) -> bool {
+        difference.passes(self.quantized_share, self.relative)
+    }
+
+    /// Of a launch of this plan in a step of these rows.
+    pub fn of(plan: &Plan, kernel: &Kernel, rows: StepRows) -> Bound {
+        let (roundings, emit) = roundings(plan, kernel, rows);
+        let Some(emit) = emit else { return Bound { relative: 2.0 * U * roundings, quantized_share: 0.0 } };
+        let rotation =
+            emit.hadamard_block.map_or(0.0, |block| (f64::from(block.ilog2()) + 1.0) * (block as f64).sqrt());
+        // Largest value, quotient and product of the scale.
+        let relative = 2.0 * U * (roundings + rotation + 3.0);
+        let quantized_share = match emit.to {
+            Activation::Float { .. } => 0.0,
+            // Nothing is added before the rounding: the same floats, the same integers.
+            Activation::Quantized { .. } if is_pointwise(kernel) => 0.0,
+            Activation::Quantized { data, .. } => share(relative, values(plan, data, rows)),
+        };
+        Bound { relative, quantized_share }
+    }
+}
+
+fn is_pointwise(kernel: &Kernel) -> bool {
+    matches!(kernel, Kernel::Map { emit, .. } if emit.hadamard_block.is_none())
+}
+
+fn values(plan: &Plan, id: BufferId, rows: StepRows) -> usize {
+    let buffer = plan.buffer(id);
+    buffer.cols * if buffer.rows == Rows::Token { rows.tokens } else { rows.outputs }
+}
+
+/// Two floats that differ by d of the distance of two integers have a half between them with probability d. Of few values,
+/// more than that share may: four standard deviations and three values are allowed.
+fn share(relative: f64, values: usize) -> f64 {
+    let values = values.max(1) as f64;
+    let expected = (127.0 * relative).min(MOST_SHARE) * values;
+    (expected + 4.0 * expected.sqrt() + 3.0) / values
+}
+
+fn chain(additions: f64) -> f64 {
+    additions.min(8.0 * additions.sqrt())
+}
+
+/// A sum of n products in running sums.
+fn sum(n: usize) -> f64 {
+    chain(n.div_ceil(LANES) as f64) + JOIN
+}
+
+/// A sum of n products of either sign.
+fn dot(n: usize) -> f64 {
+    sum(n) * (n as f64).sqrt()
+}
+
+/// The mean square and its root: terms of one sign, and the root halves their error.
+fn norm(n: usize) -> f64 {
+    sum(n) / 2.0 + 6.0
+}
+
+fn conv(taps: usize) -> f64 {
+    (chain(taps as f64) + 1.0) * (taps as f64).sqrt() + EXPONENTIAL
+}
+
+/// States decay: a term is rounded in each step, by the decay and by the sum.
+fn scan(shape: &SsmShape, longest: usize) -> f64 {
+    (2.0 * chain(longest as f64) + EXPONENTIAL) * 2.0 + dot(shape.state_size)
+}
+
+fn gated(group_size: usize) -> f64 {
+    norm(group_size) + EXPONENTIAL
+}
+
+fn attention(head_dim: usize, context: usize) -> f64 {
+    let scores = sum(head_dim) * SCORE + EXPONENTIAL;
+    (scores + chain(context as f64) + JOIN) * (context as f64).sqrt()
+}
+
+fn segment(segment: &Segment, in_features: usize) -> f64 {
+    match segment.format {
+        WeightFormat::Float { .. } => dot(in_features),
+        WeightFormat::W8 | WeightFormat::W4TwoLevel { .. } => 0.0,
+        WeightFormat::W4Group { group_size } => {
+            let groups = in_features.div_ceil(group_size) as f64;
+            (chain(groups) + JOIN) * groups.sqrt()
+        }
+    }
+}
+
+/// Roundings of the largest result of a kernel before it is emitted.
+fn roundings<'k>(plan: &Plan, kernel: &'k Kernel, rows: StepRows) -> (f64, Option<&'k Emit>) {
+    match kernel {
+        Kernel::SelectOutputs { .. } => (0.0, None),
+        Kernel::Embed { .. } => (2.0, None),
+        Kernel::Add { .. } => (1.0, None),
+        // Conversion, product of the scales, product; and relu^2.
+        Kernel::Dequantize { .. } => (7.0, None),
+        Kernel::Linear { in_features, segments, .. } => {
+            let sums = segments.iter().map(|s| segment(s, *in_features)).fold(0.0, f64::max);
+            // As for dequantize; relu^2 doubles an error, a residual adds one.
+            (2.0 * (sums + 4.0), None)
+        }
+        Kernel::RmsNorm { x, emit, .. } => (norm(plan.buffer(*x).cols), Some(emit)),
+        Kernel::Map { emit, .. } => (1.0, Some(emit)),
+        Kernel::Conv1d { weights, .. } => (conv(weights.kernel), None),
+        Kernel::SsmScan { shape, .. } => (scan(shape, rows.longest), None),
+        Kernel::GatedRmsNorm { group_size, emit, .. } => (gated(*group_size), Some(emit)),
+        Kernel::Mixer { conv: weights, shape, group_size, emit, .. } => {
+            // Three convolved factors come together in the scan.
+            let before = 3.0 * conv(weights.kernel) + scan(shape, rows.longest);
+            (before + gated(*group_size), Some(emit))
+        }
+        Kernel::Attention { head_dim, emit, .. } => (attention(*head_dim, rows.context), Some(emit)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::DType;
+    use crate::synthetic::{Layout, Shape, model};
+
+    const ROWS: StepRows = StepRows { tokens: 8, outputs: 1, longest: 8, context: 8 };
+
+    fn bounds(format: WeightFormat) -> Vec<(&'static str, Bound)> {
+        let (plan, _) = model(&Shape::tiny(), &Layout::of(format), 1);
+        let of = |launch: &crate::plan::Launch| {
+            (crate::verify::kernel_name(&launch.kernel), Bound::of(&plan, &launch.kernel, ROWS))
+        };
+        plan.launches.iter().map(of).collect()
+    }
+
+    fn largest(bounds: &[(&str, Bound)], kernel: &str) -> f64 {
+        bounds.iter().filter(|(name, _)| *name == kernel).map(|(_, bound)| bound.relative).fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn integer_linears_are_bound_by_their_scales_alone() {
+        let integer = largest(&bounds(WeightFormat::W8), "linear");
+        assert!(integer > 0.0 && integer < 1e-6, "{integer}");
+        let float = largest(&bounds(WeightFormat::Float { dtype: DType::F32 }), "linear");
+        assert!(float > integer && float < 1e-4, "{float}");
+    }
+
+    #[test]
+    fn moving_rows_changes_nothing() {
+        assert_eq!(largest(&bounds(WeightFormat::W8), "select_outputs"), 0.0);
+    }
+
+    #[test]
+    fn integers_of_pointwise_kernels_are_equal() {
+        let bounds = bounds(WeightFormat::W8);
+        let maps: Vec<_> = bounds.iter().filter(|(name, _)| *name == "map").collect();
+        assert!(!maps.is_empty() && maps.iter().all(|(_, bound)| bound.quantized_share == 0.0), "{maps:?}");
+    }
+
+    #[test]
+    fn few_of_many_values_may_round_the_other_way() {
+        assert!(share(1e-5, 1_000_000) < 2e-3);
+        assert!(share(1.0, 1_000_000) < 0.021);
+        assert!((share(0.0, 100) - 0.03).abs() < 1e-12);
+    }
+}
