@@ -194,7 +194,7 @@ impl<'a> Plan<'a> {
     fn measure(&self, path: &Path, partial: Option<&mut Partial>) -> Result<(ModelReport, String), Failure> {
         let started = std::time::Instant::now();
         let artifact = reference::open(path)?;
-        let mut device = device::open_for(&artifact, &self.arguments.step)?;
+        let mut device = device::open_for(&artifact, &self.arguments.step)?.device;
         let mut report = model::facts(&artifact, path);
         if self.text.is_some() || !self.tasks.is_empty() {
             let tokenizer = device::tokenizer(&artifact, path)?;

@@ -1,6 +1,7 @@
 //! How a command fails: the message in the house style, the exit code.
 
 use anstyle::{AnsiColor, Style};
+use runtime::generate::INTERRUPTED;
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
@@ -13,6 +14,8 @@ pub enum Failure {
     Message(String),
     /// The command line asks for something impossible: exit code 2.
     Usage(String),
+    /// Ctrl-C ended it early; what it has done is kept, and the user knows.
+    Interrupted,
     /// The reader of the output went away (`| head`): nothing to say, nobody to say it to.
     OutputClosed,
 }
@@ -35,6 +38,7 @@ impl Failure {
     pub fn report(&self) -> ExitCode {
         match self {
             Failure::OutputClosed => ExitCode::SUCCESS,
+            Failure::Interrupted => ExitCode::from(INTERRUPTED),
             Failure::Usage(text) => {
                 complain(text);
                 ExitCode::from(2)

@@ -25,7 +25,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Outcome {
     let tokens = read_ids(&arguments.tokens)?;
     let artifact = device::open(&arguments.artifact)?;
-    let mut device = device::open_for(&artifact, &arguments.step)?;
+    let mut device = device::open_for(&artifact, &arguments.step)?.device;
     let values = logits(device.as_mut(), &tokens, Some(arguments.step.chunk))
         .map_err(|error| Failure::at(arguments.tokens.display(), error))?;
     let vocab_size = artifact.plan().model.vocab_size;

@@ -1,10 +1,12 @@
 //! `nemoc run`: text.
 
 use crate::device;
-use crate::failure::Outcome;
-use runtime::generate::{GenerateArgs, StepArgs};
+use crate::failure::{Failure, Outcome, warn};
+use runtime::generate::{GenerateArgs, StepArgs, on_interrupt};
+use runtime::plan::ModelInfo;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 /// Continue a prompt with a compiled model.
 #[derive(clap::Args)]
@@ -24,14 +26,33 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Outcome {
     let artifact = device::open(&arguments.artifact)?;
     let tokenizer = device::tokenizer(&artifact, &arguments.artifact)?;
-    let mut device = device::open_for(&artifact, &arguments.step)?;
+    let mut opened = device::open_for(&artifact, &arguments.step)?;
+    let model = &artifact.plan().model;
     if !arguments.quiet {
-        let model = &artifact.plan().model;
-        writeln!(anstream::stderr(), "{}, phase {}, on {}", model.name, model.phase, device.description())?;
+        let (arithmetic, device) = (artifact.plan().arithmetic(), opened.description());
+        writeln!(anstream::stderr(), "{}, phase {}, on {device}; linears {arithmetic}", model.name, model.phase)?;
     }
-    let summary = arguments.generate.run(device.as_mut(), &tokenizer, &mut anstream::stdout().lock())?;
+    let interrupted = on_interrupt();
+    let device = opened.device.as_mut();
+    let summary = arguments.generate.run(device, &tokenizer, &mut anstream::stdout().lock(), interrupted)?;
     if !arguments.quiet {
         writeln!(anstream::stderr(), "{summary}")?;
+        let kernels = device.kernels_used();
+        if !kernels.is_empty() {
+            writeln!(anstream::stderr(), "kernels that ran: {}", kernels.join(", "))?;
+        }
+        warn_beyond_training(model, summary.prompt_tokens + summary.generation.tokens.len());
     }
-    Ok(())
+    match interrupted.load(Ordering::Relaxed) {
+        true => Err(Failure::Interrupted),
+        false => Ok(()),
+    }
+}
+
+fn warn_beyond_training(model: &ModelInfo, tokens: usize) {
+    if let Some(trained) = model.max_position_embeddings.filter(|trained| tokens > *trained) {
+        warn(&format!(
+            "prompt and text are {tokens} tokens long, the model was trained for {trained}\nhelp: expect worse text beyond"
+        ));
+    }
 }

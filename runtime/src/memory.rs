@@ -118,6 +118,68 @@ impl Footprint {
     }
 }
 
+/// A use that does not fit: what it needs, what there is, and what would fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// What it needs.
+    pub needs: Needs,
+    /// Bytes there are.
+    pub available: u64,
+    /// The most token rows of a step that fit, the rest of the use as it is.
+    pub step_rows: Option<u64>,
+    /// The longest context that fits, in steps of no more rows than a decode has.
+    pub context: Option<u64>,
+}
+
+impl Shortage {
+    /// What is wrong.
+    pub fn message(&self) -> String {
+        let Needs { weights, kv, states, buffers } = self.needs;
+        format!(
+            "the model needs {} ({} of weights, {} of buffers, {} of states, {} of keys and values), {} are free",
+            mib(self.needs.total()),
+            mib(weights),
+            mib(buffers),
+            mib(states),
+            mib(kv),
+            mib(self.available)
+        )
+    }
+
+    /// What to do.
+    pub fn help(&self) -> String {
+        match (self.step_rows, self.context) {
+            (Some(rows), _) => format!("--chunk {rows} fits"),
+            (None, Some(tokens)) => format!("--context {tokens} with --chunk 1 fits"),
+            (None, None) => {
+                "not even one token fits: end other programs that use the GPU, compile the model with fewer \
+                             bits (--phase 3 or 2), or run on the CPU (`--device cpu`)"
+                    .to_owned()
+            }
+        }
+    }
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+impl Footprint {
+    /// Why a use does not fit `available` bytes, if it does not.
+    pub fn shortage(&self, of: Use, available: u64) -> Option<Shortage> {
+        let needs = self.needs(of);
+        if needs.total() <= available {
+            return None;
+        }
+        let without_rows = self.needs(Use { step_rows: 0, ..of });
+        let least = of.batch.max(1);
+        let free = (available + self.buffers_per_row * least).checked_sub(without_rows.total());
+        let step_rows = free.and_then(|free| free.checked_div(self.buffers_per_row)).filter(|rows| *rows >= least);
+        let context = self.longest_context(Use { step_rows: least, ..of }, available);
+        Some(Shortage { needs, available, step_rows, context })
+    }
+}
+
 /// A GPU, as a memory planner sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Gpu {
@@ -184,7 +246,32 @@ mod tests {
         assert_eq!(SMALL.largest_batch(of, 1000), None);
     }
 
+    #[test]
+    fn names_what_is_needed_and_what_would_fit() {
+        let of = Use { context: 100, batch: 1, step_rows: 500 };
+        assert_eq!(SMALL.shortage(of, SMALL.needs(of).total()), None);
+        let large_steps = SMALL.shortage(of, 2000).unwrap();
+        assert_eq!((large_steps.step_rows, large_steps.help()), (Some(74), "--chunk 74 fits".to_owned()));
+        let long = SMALL.shortage(Use { context: 10_000, ..of }, 2000).unwrap();
+        assert_eq!((long.step_rows, long.context), (None, Some(467)));
+        assert!(long.help().starts_with("--context 467"), "{}", long.help());
+        let nothing = SMALL.shortage(of, 900).unwrap();
+        assert!(nothing.help().contains("--device cpu") && nothing.message().contains("0.0 MiB are free"));
+    }
+
     proptest! {
+        #[test]
+        fn a_step_that_is_said_to_fit_fits_and_one_more_row_does_not(
+            bytes in 1000u64..10_000, context in 1u64..2000, batch in 1u64..10, step_rows in 1u64..2000,
+        ) {
+            let of = Use { context, batch, step_rows };
+            if let Some(rows) = SMALL.shortage(of, bytes).and_then(|shortage| shortage.step_rows) {
+                let total = |step_rows| SMALL.needs(Use { step_rows, ..of }).total();
+                prop_assert!(total(rows) <= bytes);
+                prop_assert!(total(rows + 1) > bytes);
+            }
+        }
+
         #[test]
         fn what_fits_fits_and_one_more_does_not(
             bytes in 1100u64..1 << 40, context in 1u64..10_000, batch in 1u64..100, step_rows in 1u64..600,

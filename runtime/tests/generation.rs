@@ -7,6 +7,7 @@ use runtime::generate::{Finish, GenerateError, Request, Sampling, generate, logi
 use runtime::plan::{DType, Plan, WeightFormat};
 use runtime::synthetic::{self, Layout, MemoryStore, Shape};
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const FLOAT: WeightFormat = WeightFormat::Float { dtype: DType::F32 };
 
@@ -19,7 +20,7 @@ fn device<'a>((plan, store): &'a (Plan, MemoryStore), limits: Limits) -> cpu::De
 }
 
 fn request(prompt: &[u32]) -> Request<'_> {
-    Request { prompt, max_tokens: 12, sampling: Sampling::default(), stop_tokens: &[], chunk: None }
+    Request { prompt, max_tokens: 12, sampling: Sampling::default(), stop_tokens: &[], chunk: None, interrupted: None }
 }
 
 fn text(len: usize) -> Vec<u32> {
@@ -46,6 +47,27 @@ fn greedy_text_is_the_argmax_of_the_logits_recomputed_from_scratch() {
         let best = (0..101).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
         assert_eq!(*token, best as u32);
     }
+}
+
+#[test]
+fn an_interrupt_ends_the_text_before_the_next_step_and_keeps_what_there_is() {
+    let model = model(WeightFormat::W8);
+    let mut device = device(&model, Limits { step_rows: 4, ..Limits::default() });
+    let (prompt, flag) = (text(9), AtomicBool::new(false));
+    let request = Request { interrupted: Some(&flag), ..request(&prompt) };
+    let whole = generate(&mut device, &request, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(whole.finish, Finish::Length);
+    let mut seen = 0;
+    let cut = generate(&mut device, &request, &mut |_| {
+        seen += 1;
+        flag.store(seen == 3, Ordering::Relaxed);
+        ControlFlow::Continue(())
+    });
+    let cut = cut.unwrap();
+    assert_eq!((&cut.tokens[..], cut.finish), (&whole.tokens[..3], Finish::Interrupted));
+    // It is still set: nothing of a prompt is computed.
+    let none = generate(&mut device, &request, &mut |_| panic!("no token was expected")).unwrap();
+    assert_eq!((none.tokens.len(), none.finish), (0, Finish::Interrupted));
 }
 
 #[test]

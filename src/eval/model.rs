@@ -132,7 +132,7 @@ impl Plan<'_> {
             Some(path) => {
                 let baseline = reference::open(path)?;
                 report.layer_errors = layers::errors(&baseline, artifact, &tokens)?;
-                let mut reference = device::open_for(&baseline, &self.arguments.step)?;
+                let mut reference = device::open_for(&baseline, &self.arguments.step)?.device;
                 let result = compare(&mut *reference, device, &tokens, &windows, &mut progress)?;
                 report.divergence = Some(Divergence {
                     baseline: baseline.plan().model.phase.clone(),

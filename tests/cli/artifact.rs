@@ -189,3 +189,42 @@ fn refuses_a_device_that_is_not_there() {
     refuses(&["run", phase(1), "--prompt", "Hello", "--quiet", "--device", "cuda:77"], &["CUDA failed", "help: "]);
     nemoc().args(["run", phase(1), "--prompt", "Hello", "--device", "abacus"]).assert().code(2);
 }
+
+#[test]
+fn keeps_the_text_so_far_when_it_is_interrupted() {
+    use std::io::Read;
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_nemoc"))
+        .args(["run", phase(1), "--prompt", "The river", "-n", "1000000", "--ignore-eos", "--device", "cpu"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut start = [0; 8];
+    child.stdout.as_mut().unwrap().read_exact(&mut start).unwrap();
+    let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    assert!(output.stdout.ends_with(b"\n"), "the last line is whole");
+    let statistics = String::from_utf8_lossy(&output.stderr);
+    assert!(statistics.contains("; interrupted"), "{statistics}");
+}
+
+#[test]
+fn says_what_runs_where_and_why() {
+    let assert = nemoc().args(["run", phase(1), "--prompt", "The", "-n", "2", "--device", "cpu"]).assert().success();
+    let banner = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+    assert!(banner.contains("linears ") && banner.contains("i8 x i8") && !banner.contains("no GPU"), "{banner}");
+    let assert = nemoc().args(["run", phase(1), "--prompt", "The", "-n", "2"]).assert().success();
+    let banner = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+    // The artifact has no kernels, so that a machine with a GPU takes the CPU as well.
+    assert!(banner.contains("(no GPU: "), "{banner}");
+}
+
+#[test]
+fn refuses_a_gpu_for_an_artifact_without_kernels() {
+    let arguments = ["run", phase(1), "--prompt", "Hello", "--quiet", "--device"];
+    refuses(&[&arguments[..], &["cuda"]].concat(), &["holds no kernels for GPUs", "help: ", "--kernels all"]);
+    refuses(&[&arguments[..], &["cpu", "--gpu", "1"]].concat(), &["--gpu 1 contradicts --device", "help: "]);
+}

@@ -2,10 +2,8 @@
 
 use super::{Load, Options, Report, Timed, measure};
 use crate::artifact::Artifact;
-use crate::cpu;
-use crate::cuda;
 use crate::device::{DeviceError, Limits};
-use crate::generate::{DeviceChoice, GenerateError};
+use crate::generate::{DeviceChoice, GenerateError, open_cpu, open_cuda};
 use crate::memory::Footprint;
 use std::time::Instant;
 
@@ -85,16 +83,11 @@ impl BenchArgs {
     }
 
     fn open<'a>(&self, artifact: &'a Artifact, limits: Limits) -> Result<Box<dyn Timed + 'a>, DeviceError> {
-        let plan = artifact.plan();
-        let ordinal = match (self.gpu, self.device) {
-            (None, DeviceChoice::Cpu) => {
-                let options = cpu::Options { threads: self.threads, limits };
-                return Ok(Box::new(cpu::Device::new(plan, artifact, &options)?));
-            }
-            (Some(ordinal), _) | (None, DeviceChoice::Cuda(ordinal)) => ordinal,
-            (None, DeviceChoice::Auto) => 0,
-        };
-        Ok(Box::new(cuda::Device::new(plan, artifact, artifact, &cuda::Options { ordinal, limits })?))
+        Ok(match self.device.with_gpu(self.gpu)? {
+            DeviceChoice::Cpu => Box::new(open_cpu(artifact, self.threads, limits)?),
+            DeviceChoice::Cuda(ordinal) => Box::new(open_cuda(artifact, ordinal, limits)?),
+            DeviceChoice::Auto => Box::new(open_cuda(artifact, 0, limits)?),
+        })
     }
 
     /// As the user wants it printed.

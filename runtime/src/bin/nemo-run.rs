@@ -2,9 +2,10 @@
 
 use clap::Parser;
 use runtime::artifact::{Artifact, Verify};
-use runtime::generate::{GenerateArgs, GenerateError, StepArgs, Tokenizer, open_device};
+use runtime::generate::{GenerateArgs, GenerateError, INTERRUPTED, StepArgs, Tokenizer, on_interrupt, open_device};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 
 /// Continue a prompt with a compiled model.
 #[derive(Parser)]
@@ -27,7 +28,7 @@ struct Args {
 
 fn main() -> ExitCode {
     match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
@@ -35,16 +36,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
+fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let verify = if args.skip_checksums { Verify::HeaderOnly } else { Verify::Full };
     let artifact = Artifact::open(&args.model, verify).map_err(|error| placed(&error.to_string(), &args.model))?;
     let tokenizer = Tokenizer::from_bytes(artifact.tokenizer().ok_or(GenerateError::NoTokenizer)?)?;
-    let mut device = open_device(args.step.device, &artifact, &args.step)?;
-    let summary = args.generate.run(device.as_mut(), &tokenizer, &mut std::io::stdout().lock())?;
+    let mut opened = open_device(&artifact, &args.step)?;
+    let interrupted = on_interrupt();
+    let device = opened.device.as_mut();
+    let summary = args.generate.run(device, &tokenizer, &mut std::io::stdout().lock(), interrupted)?;
     if !args.quiet {
-        eprintln!("{}: {summary}", device.description());
+        eprintln!("{}: {summary}", opened.description());
     }
-    Ok(())
+    Ok(if interrupted.load(Ordering::Relaxed) { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
 }
 
 /// Puts the file before the help line, unless the message names it already.

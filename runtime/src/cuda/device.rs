@@ -5,9 +5,10 @@ use super::enqueue::Queue;
 use super::greedy::Greedy;
 use super::kernels::{KernelImages, Kernels};
 use super::program::{Op, Resolver, Scratch};
-use super::slots::Slots;
-use super::tensors::Tensors;
+use super::slots::{FIRST_CAPACITY, Slots};
+use super::tensors::{Tensors, stored_bytes};
 use crate::device::{DeviceError, LaunchByLaunch, Limits, Logits, SequenceChunk, SlotId};
+use crate::memory::{Footprint, Use};
 use crate::plan::{BufferId, Plan, Rows, StateId};
 use crate::tensors::TensorStore;
 use std::borrow::Cow;
@@ -67,9 +68,10 @@ impl<'a> Device<'a> {
         plan.validate(store)?;
         let limits = options.limits;
         let gpu = Gpu::open(options.ordinal)?;
+        check_room(plan, store, &gpu, &limits)?;
         let kernels = Kernels::load(&gpu, images)?;
         let stream = Stream::new()?;
-        let tensors = Tensors::upload(plan, store, &gpu, &stream)?;
+        let tensors = Tensors::upload(plan, store, &stream)?;
         let slots = Slots::new(plan, &limits);
         let batch = Batch::new(limits.step_rows)?;
         let scratch = Scratch::new(plan, &gpu, limits.step_rows)?;
@@ -192,6 +194,19 @@ impl<'a> Device<'a> {
     }
 }
 
+/// Before anything is uploaded: weights, buffers of the largest step, and one sequence.
+fn check_room(plan: &Plan, store: &dyn TensorStore, gpu: &Gpu, limits: &Limits) -> Result<(), DeviceError> {
+    let footprint = Footprint::of_plan(plan, stored_bytes(plan, store));
+    let context = limits.context.unwrap_or(FIRST_CAPACITY) as u64;
+    let of = Use { context, batch: 1, step_rows: limits.step_rows as u64 };
+    match footprint.shortage(of, gpu.memory()?.0) {
+        None => Ok(()),
+        Some(shortage) => {
+            Err(DeviceError::Backend { device: gpu.name.clone(), message: shortage.message(), help: shortage.help() })
+        }
+    }
+}
+
 fn misuse(problem: &str) -> DeviceError {
     DeviceError::Misuse { problem: problem.to_owned() }
 }
@@ -203,7 +218,7 @@ impl crate::device::Device for Device<'_> {
 
     fn description(&self) -> String {
         let (major, minor) = self.gpu.capability;
-        format!("{} (sm_{major}{minor}), kernels for {}", self.gpu.name, self.kernels.target)
+        format!("{} (sm_{major}{minor}), {}", self.gpu.name, self.kernels.description())
     }
 
     fn limits(&self) -> &Limits {

@@ -34,26 +34,47 @@ pub(super) struct Gpu {
     pub(super) smem_per_sm: u32,
 }
 
-/// How many GPUs the driver sees; none without a driver.
-pub fn gpu_count() -> usize {
+/// How many GPUs the driver sees, at least one; or why there is none.
+pub fn find_gpus() -> Result<usize, String> {
     // SAFETY: only looks for the driver by its usual names.
     if !unsafe { sys::is_culib_present() } {
-        return 0;
+        return Err("no CUDA driver is installed (libcuda.so was not found)".to_owned());
     }
-    let count = result::init().and_then(|()| result::device::get_count());
-    count.map_or(0, |count| usize::try_from(count).unwrap_or(0))
+    result::init().map_err(describe)?;
+    match result::device::get_count().map_err(describe)? {
+        count @ 1.. => Ok(count as usize),
+        _ => Err("the CUDA driver sees no GPU".to_owned()),
+    }
+}
+
+/// What launches with attributes and graphs need.
+const OLDEST_DRIVER: i32 = 12_000;
+
+fn check_driver(version: i32) -> Result<(), DeviceError> {
+    if version >= OLDEST_DRIVER {
+        return Ok(());
+    }
+    let text = |version: i32| format!("{}.{}", version / 1000, version % 1000 / 10);
+    Err(DeviceError::Backend {
+        device: "CUDA".to_owned(),
+        message: format!("the NVIDIA driver supports CUDA {}, {} is needed", text(version), text(OLDEST_DRIVER)),
+        help: "update the driver to 525 or later, or run on the CPU (`--device cpu`)".to_owned(),
+    })
+}
+
+fn driver_version() -> Result<i32, DeviceError> {
+    let mut version = 0;
+    // SAFETY: `version` may be written.
+    unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(failed("cuDriverGetVersion"))?;
+    Ok(version)
 }
 
 impl Gpu {
     /// Opens GPU number `ordinal` and makes it current for this thread.
     pub(super) fn open(ordinal: u32) -> Result<Gpu, DeviceError> {
-        // SAFETY: only looks for the driver by its usual names.
-        if !unsafe { sys::is_culib_present() } {
-            return Err(no_gpu("no CUDA driver is installed (libcuda.so was not found)"));
-        }
-        result::init().map_err(|error| no_gpu(&describe(error)))?;
-        let count = result::device::get_count().map_err(|error| no_gpu(&describe(error)))?;
-        if ordinal as i32 >= count {
+        let count = find_gpus().map_err(|reason| no_gpu(&reason))?;
+        check_driver(driver_version()?)?;
+        if ordinal as usize >= count {
             return Err(no_gpu(&format!("GPU {ordinal} was asked for, {count} found")));
         }
         let handle = result::device::get(ordinal as i32).map_err(failed("cuDeviceGet"))?;
@@ -352,5 +373,17 @@ impl Drop for Module {
     fn drop(&mut self) {
         // SAFETY: loaded by us, unloaded once.
         let _ = unsafe { result::module::unload(self.0) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_driver;
+
+    #[test]
+    fn an_old_driver_is_refused_by_its_version() {
+        assert!(check_driver(12_000).is_ok() && check_driver(13_010).is_ok());
+        let error = check_driver(11_080).unwrap_err().to_string();
+        assert!(error.contains("supports CUDA 11.8, 12.0 is needed") && error.contains("help: update"), "{error}");
     }
 }

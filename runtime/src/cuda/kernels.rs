@@ -57,15 +57,17 @@ pub(super) struct Kernels {
     functions: HashMap<&'static str, sys::CUfunction>,
     used: RefCell<BTreeSet<&'static str>>,
     _module: Module,
-    /// What was loaded, for people.
-    pub(super) target: String,
+    /// What was loaded.
+    pub(super) target: &'static str,
+    /// Why nothing better was, for people.
+    passed_over: Vec<String>,
     /// Dependent launch, bulk copies and clusters: Hopper and later.
     pub(super) hopper: bool,
 }
 
 impl Kernels {
     pub(super) fn load(gpu: &Gpu, images: &dyn KernelImages) -> Result<Kernels, DeviceError> {
-        let (module, target) = load_module(gpu, images)?;
+        let Loaded { module, target, passed_over } = load_module(gpu, images)?;
         let mut functions = HashMap::new();
         for entry in entry::ALL {
             let function = module.function(&entry.symbol()).map_err(|_| DeviceError::Backend {
@@ -77,7 +79,17 @@ impl Kernels {
             allow_shared_memory(gpu, function)?;
         }
         let used = RefCell::default();
-        Ok(Kernels { functions, used, _module: module, hopper: gpu.capability.0 >= 9 && target != FALLBACK, target })
+        let hopper = gpu.capability.0 >= 9 && target != FALLBACK;
+        Ok(Kernels { functions, used, _module: module, target, passed_over, hopper })
+    }
+
+    /// What was loaded, and why nothing better.
+    pub(super) fn description(&self) -> String {
+        match &self.passed_over[..] {
+            _ if self.target != FALLBACK => format!("kernels for {}", self.target),
+            [] => format!("kernels of {FALLBACK} PTX, compiled by the driver"),
+            reasons => format!("kernels of {FALLBACK} PTX, compiled by the driver ({})", reasons.join("; ")),
+        }
     }
 
     /// What was launched so far.
@@ -139,24 +151,41 @@ fn cluster(blocks: u32) -> sys::CUlaunchAttribute {
     attribute
 }
 
-fn load_module(gpu: &Gpu, images: &dyn KernelImages) -> Result<(Module, String), DeviceError> {
-    let mut reasons = Vec::new();
-    for target in target_of(gpu.capability).into_iter().chain([FALLBACK]) {
-        let Some(image) = images.image(target) else {
-            reasons.push(format!("{target}: not in the artifact"));
-            continue;
-        };
-        match Module::load(image) {
-            Ok(module) => return Ok((module, target.to_owned())),
-            Err(error) => reasons.push(format!("{target}: {}", describe(error))),
+/// A module, and what was tried before it.
+#[derive(Debug, PartialEq, Eq)]
+struct Loaded<M> {
+    module: M,
+    target: &'static str,
+    passed_over: Vec<String>,
+}
+
+fn load_module(gpu: &Gpu, images: &dyn KernelImages) -> Result<Loaded<Module>, DeviceError> {
+    load_best(gpu.capability, images, |image| Module::load(image).map_err(describe)).map_err(|reasons| {
+        let (major, minor) = gpu.capability;
+        DeviceError::Backend {
+            device: "CUDA".to_owned(),
+            message: format!("no kernels for {} (sm_{major}{minor}): {}", gpu.name, reasons.join("; ")),
+            help: "compile the model with kernels for this GPU (`--kernels all`), or update the NVIDIA driver"
+                .to_owned(),
+        }
+    })
+}
+
+/// The cubin for this GPU, else the PTX that its driver compiles; or why neither.
+fn load_best<M>(
+    capability: (u32, u32),
+    images: &dyn KernelImages,
+    load: impl Fn(&[u8]) -> Result<M, String>,
+) -> Result<Loaded<M>, Vec<String>> {
+    let mut passed_over = Vec::new();
+    for target in target_of(capability).into_iter().chain([FALLBACK]) {
+        let image = images.image(target).ok_or_else(|| "not in the artifact".to_owned());
+        match image.and_then(&load) {
+            Ok(module) => return Ok(Loaded { module, target, passed_over }),
+            Err(reason) => passed_over.push(format!("{target}: {reason}")),
         }
     }
-    let (major, minor) = gpu.capability;
-    Err(DeviceError::Backend {
-        device: "CUDA".to_owned(),
-        message: format!("no kernels for {} (sm_{major}{minor}): {}", gpu.name, reasons.join("; ")),
-        help: "compile the model with this GPU's `--target`, or update the NVIDIA driver".to_owned(),
-    })
+    Err(passed_over)
 }
 
 fn allow_shared_memory(gpu: &Gpu, function: sys::CUfunction) -> Result<(), DeviceError> {
@@ -184,5 +213,40 @@ mod tests {
         assert_eq!(target_of((9, 0)), Some("sm_90a"));
         assert_eq!(target_of((12, 1)), Some("sm_120"));
         assert_eq!(target_of((13, 0)), None);
+    }
+
+    struct Images(&'static [&'static str]);
+
+    impl KernelImages for Images {
+        fn image(&self, target: &str) -> Option<&[u8]> {
+            self.0.iter().find(|name| **name == target).map(|name| name.as_bytes())
+        }
+    }
+
+    fn load(capability: (u32, u32), images: &'static [&'static str], refused: &str) -> Result<Loaded<()>, Vec<String>> {
+        let load = |image: &[u8]| if image == refused.as_bytes() { Err("too new".to_owned()) } else { Ok(()) };
+        load_best(capability, &Images(images), load)
+    }
+
+    #[test]
+    fn takes_the_cubin_of_the_gpu() {
+        let loaded = load((9, 0), &["sm_80", "sm_90a", "compute_80"], "").unwrap();
+        assert_eq!((loaded.target, loaded.passed_over.len()), ("sm_90a", 0));
+    }
+
+    #[test]
+    fn falls_to_ptx_and_says_why() {
+        let old_driver = load((9, 0), &["sm_90a", "compute_80"], "sm_90a").unwrap();
+        assert_eq!((old_driver.target, &old_driver.passed_over[..]), (FALLBACK, &["sm_90a: too new".to_owned()][..]));
+        let absent = load((9, 0), &["sm_80", "compute_80"], "").unwrap();
+        assert_eq!(absent.passed_over, ["sm_90a: not in the artifact"]);
+        let newer_gpu = load((13, 0), &["sm_90a", "compute_80"], "").unwrap();
+        assert_eq!((newer_gpu.target, newer_gpu.passed_over.len()), (FALLBACK, 0));
+    }
+
+    #[test]
+    fn says_why_neither_cubin_nor_ptx_will_do() {
+        let reasons = load((8, 9), &["sm_80", "compute_80"], "compute_80").unwrap_err();
+        assert_eq!(reasons, ["sm_89: not in the artifact", "compute_80: too new"]);
     }
 }

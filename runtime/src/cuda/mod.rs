@@ -19,6 +19,6 @@ mod tensors;
 mod weights;
 
 pub use device::{Device, Options};
-pub use driver::gpu_count;
+pub use driver::find_gpus;
 pub use kernels::KernelImages;
 pub use measure::LaunchTime;

@@ -34,7 +34,7 @@ pub(super) struct Slots {
 }
 
 /// Caches grow by doubling from this many tokens on.
-const FIRST_CAPACITY: usize = 1024;
+pub(super) const FIRST_CAPACITY: usize = 1024;
 const ALIGN: usize = 256;
 
 impl Slots {

@@ -1,11 +1,11 @@
 //! The stored tensors, in GPU memory: one allocation, filled through page-locked memory.
 
-use super::driver::{Gpu, Memory, Pinned, Stream};
+use super::driver::{Memory, Pinned, Stream};
 use crate::device::DeviceError;
 use crate::plan::{Kernel, Plan, PlanError, WeightFormat};
 use crate::tensors::TensorStore;
 use rayon::prelude::*;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 const ALIGN: usize = 256;
 /// Bytes of each of the two staging buffers.
@@ -20,12 +20,7 @@ pub(super) struct Tensors {
 
 impl Tensors {
     /// Uploads every tensor that the plan names.
-    pub(super) fn upload(
-        plan: &Plan,
-        store: &dyn TensorStore,
-        gpu: &Gpu,
-        stream: &Stream,
-    ) -> Result<Tensors, DeviceError> {
+    pub(super) fn upload(plan: &Plan, store: &dyn TensorStore, stream: &Stream) -> Result<Tensors, DeviceError> {
         let mut views = Vec::new();
         let mut offsets = HashMap::new();
         let mut total = 0;
@@ -39,7 +34,6 @@ impl Tensors {
             views.push((total, view.bytes));
             total += view.bytes.len().next_multiple_of(ALIGN);
         }
-        check_room(gpu, total)?;
         let memory = Memory::allocate(total, "the weights")?;
         copy_all(&views, memory.address(), stream)?;
         let addresses = offsets.into_iter().map(|(name, offset)| (name, memory.address() + offset as u64)).collect();
@@ -65,16 +59,11 @@ impl Tensors {
     }
 }
 
-fn check_room(gpu: &Gpu, needed: usize) -> Result<(), DeviceError> {
-    let (free, total) = gpu.memory()?;
-    if needed as u64 <= free {
-        return Ok(());
-    }
-    Err(DeviceError::Backend {
-        device: gpu.name.clone(),
-        message: format!("the weights take {needed} bytes, {free} of its {total} bytes are free"),
-        help: "end other programs that use the GPU, or compile the model with fewer bits (phase 3 or 2)".to_owned(),
-    })
+/// Bytes of every tensor that the plan names, as they will lie on the GPU.
+pub(super) fn stored_bytes(plan: &Plan, store: &dyn TensorStore) -> u64 {
+    let names: BTreeSet<String> = names(plan).into_iter().map(|(_, name)| name).collect();
+    let views = names.iter().filter_map(|name| store.tensor(name));
+    views.map(|view| view.bytes.len().next_multiple_of(ALIGN) as u64).sum()
 }
 
 /// Fills one staging buffer while the other is on its way.

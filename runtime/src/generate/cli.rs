@@ -3,6 +3,7 @@ use crate::device::{Device, Limits};
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// Resources of a run.
@@ -24,6 +25,9 @@ pub struct StepArgs {
     /// Where to run: auto, cpu, cuda or cuda:N; auto takes a GPU if there is one and the artifact has kernels for it
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
+    /// Run on the GPU of this number, as the driver counts
+    #[arg(long, value_name = "N")]
+    pub gpu: Option<u32>,
 }
 
 impl StepArgs {
@@ -94,12 +98,14 @@ impl GenerateArgs {
         }
     }
 
-    /// Continues the prompt and writes text as it comes; ends early when the reader of `out` has gone.
+    /// Continues the prompt and writes text as it comes; ends early when the reader of `out` has gone, or `interrupted`
+    /// is set.
     pub fn run(
         &self,
         device: &mut dyn Device,
         tokenizer: &Tokenizer,
         out: &mut dyn Write,
+        interrupted: &AtomicBool,
     ) -> Result<Summary, GenerateError> {
         let text = self.prompt_text()?;
         if text.is_empty() {
@@ -114,6 +120,7 @@ impl GenerateArgs {
             sampling: self.sampling(),
             stop_tokens: &stop_tokens,
             chunk: None,
+            interrupted: Some(interrupted),
         };
         let mut stream = tokenizer.stream();
         let mut failure = None;

@@ -74,6 +74,11 @@ impl Sampler {
         }
     }
 
+    /// Whether the choice is that of [`likeliest`], whatever came before.
+    pub fn takes_the_likeliest(&self) -> bool {
+        self.sampling.temperature == 0.0 && self.sampling.repetition_penalty == 1.0
+    }
+
     /// Chooses the next token. Equal logits go to the lower id.
     pub fn sample(&mut self, logits: &[f32]) -> u32 {
         self.logits.clear();

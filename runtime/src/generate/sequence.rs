@@ -1,6 +1,7 @@
 use super::{GenerateError, Sampler, Sampling};
 use crate::device::{Device, DeviceError, Logits, Outputs, SequenceChunk, SlotId};
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// What to generate.
@@ -16,6 +17,8 @@ pub struct Request<'a> {
     pub stop_tokens: &'a [u32],
     /// Prompt tokens a step; `None` takes as many as the device has room for.
     pub chunk: Option<usize>,
+    /// Ends the text before the next step once it is set.
+    pub interrupted: Option<&'a AtomicBool>,
 }
 
 /// Why generation ended.
@@ -27,7 +30,7 @@ pub enum Finish {
     Length,
     /// The sequence reached [`crate::device::Limits::context`].
     ContextFull,
-    /// The callback asked for it.
+    /// The callback or [`Request::interrupted`] asked for it.
     Interrupted,
 }
 
@@ -58,14 +61,28 @@ pub fn prefill<'d>(
     tokens: &[u32],
     chunk: Option<usize>,
 ) -> Result<Logits<'d>, GenerateError> {
+    let last = feed(device, slot, tokens, chunk, &|| false)?.unwrap_or_default();
+    Ok(device.step(&[SequenceChunk { slot, tokens: last, outputs: Outputs::Last }])?)
+}
+
+/// Feeds all chunks but the last, which is returned; `None` if it was stopped before.
+fn feed<'t>(
+    device: &mut dyn Device,
+    slot: SlotId,
+    tokens: &'t [u32],
+    chunk: Option<usize>,
+    stop: &dyn Fn() -> bool,
+) -> Result<Option<&'t [u32]>, GenerateError> {
     check_context(device, slot, tokens.len())?;
     let size = chunk.unwrap_or(usize::MAX).clamp(1, device.limits().step_rows.max(1));
     let last = tokens.len().saturating_sub(1) / size * size;
     for tokens in tokens[..last].chunks(size) {
+        if stop() {
+            return Ok(None);
+        }
         device.step(&[SequenceChunk { slot, tokens, outputs: Outputs::None }])?;
     }
-    let tokens = &tokens[last..];
-    Ok(device.step(&[SequenceChunk { slot, tokens, outputs: Outputs::Last }])?)
+    Ok((!stop()).then_some(&tokens[last..]))
 }
 
 /// Refuses a prompt that cannot fit before any of it is computed.
@@ -108,9 +125,13 @@ fn generate_in(
 ) -> Result<Generation, GenerateError> {
     let mut sampler = Sampler::new(request.sampling, device.plan().model.vocab_size)?;
     request.prompt.iter().for_each(|token| sampler.observe(*token));
+    let stop = || request.interrupted.is_some_and(|flag| flag.load(Ordering::Relaxed));
     let start = Instant::now();
-    let logits = prefill(device, slot, request.prompt, request.chunk)?;
-    let mut token = sampler.sample(logits.row(0));
+    let Some(last) = feed(device, slot, request.prompt, request.chunk, &stop)? else {
+        let (tokens, prefill, decode) = (Vec::new(), start.elapsed(), Duration::ZERO);
+        return Ok(Generation { tokens, finish: Finish::Interrupted, prefill, decode });
+    };
+    let mut token = choose(device, slot, last, &mut sampler)?;
     let prefill = start.elapsed();
     let start = Instant::now();
     let mut tokens = Vec::new();
@@ -123,18 +144,26 @@ fn generate_in(
         }
         tokens.push(token);
         sampler.observe(token);
-        if on_token(token).is_break() {
+        if on_token(token).is_break() || stop() {
             break Finish::Interrupted;
         }
         if tokens.len() == request.max_tokens {
             break Finish::Length;
         }
-        let outputs = Outputs::Last;
-        match device.step(&[SequenceChunk { slot, tokens: &[token], outputs }]) {
-            Ok(logits) => token = sampler.sample(logits.row(0)),
+        match choose(device, slot, &[token], &mut sampler) {
+            Ok(next) => token = next,
             Err(DeviceError::ContextFull { .. }) => break Finish::ContextFull,
             Err(error) => return Err(error.into()),
         }
     };
     Ok(Generation { tokens, finish, prefill, decode: start.elapsed() })
+}
+
+/// Takes a step and chooses the token after it. Logits leave the device only where more than the largest matters.
+fn choose(device: &mut dyn Device, slot: SlotId, tokens: &[u32], sampler: &mut Sampler) -> Result<u32, DeviceError> {
+    let batch = [SequenceChunk { slot, tokens, outputs: Outputs::Last }];
+    if sampler.takes_the_likeliest() {
+        return Ok(device.step_greedy(&batch)?[0]);
+    }
+    Ok(sampler.sample(device.step(&batch)?.row(0)))
 }

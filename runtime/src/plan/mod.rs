@@ -8,6 +8,7 @@
 //! The plan travels inside the artifact as JSON (`nemoc inspect --plan` prints it); what each kernel computes is
 //! said once, at its variant of [`Kernel`], and both devices implement exactly that.
 
+mod arithmetic;
 mod dtype;
 mod error;
 mod kernel;

@@ -2,16 +2,14 @@
 
 use super::{Options, Report, verify};
 use crate::artifact::Artifact;
-use crate::cpu;
-use crate::cuda;
 use crate::device::{DeviceError, Limits};
-use crate::generate::DeviceChoice;
+use crate::generate::{DeviceChoice, open_cpu, open_cuda};
 
 /// What to verify, and where.
 #[derive(Clone, Debug, clap::Args)]
 pub struct VerifyArgs {
     /// What to compare with the CPU: cuda or cuda:N; cpu compares one thread with many, which must agree to the bit
-    #[arg(long, value_name = "DEVICE", default_value = "cuda")]
+    #[arg(long, value_name = "DEVICE", default_value = "cuda", value_parser = gpu_or_cpu)]
     pub device: DeviceChoice,
     /// Number of the GPU, as the driver counts
     #[arg(long, value_name = "N")]
@@ -42,6 +40,14 @@ pub struct VerifyArgs {
     pub json: bool,
 }
 
+/// `auto` would leave open what is verified.
+fn gpu_or_cpu(text: &str) -> Result<DeviceChoice, String> {
+    match text.parse() {
+        Ok(DeviceChoice::Auto) | Err(_) => Err("expected cuda, cuda:N or cpu".to_owned()),
+        choice => choice,
+    }
+}
+
 fn size(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number @ 1..=65536) => Ok(number),
@@ -69,18 +75,13 @@ impl VerifyArgs {
     /// Verifies an artifact.
     pub fn run(&self, artifact: &Artifact) -> Result<Report, DeviceError> {
         let limits = Limits { step_rows: self.step_rows(), ..Limits::default() };
-        let plan = artifact.plan();
-        let on_cpu = |threads| cpu::Device::new(plan, artifact, &cpu::Options { threads, limits });
-        if self.device == DeviceChoice::Cpu && self.gpu.is_none() {
+        let on_cpu = |threads| open_cpu(artifact, threads, limits);
+        let DeviceChoice::Cuda(ordinal) = self.device.with_gpu(self.gpu)? else {
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
             let threads = self.threads.unwrap_or(cores).max(2);
             return verify(&mut on_cpu(Some(1))?, &mut on_cpu(Some(threads))?, &self.options(true));
-        }
-        let ordinal = self.gpu.unwrap_or(match self.device {
-            DeviceChoice::Cuda(ordinal) => ordinal,
-            _ => 0,
-        });
-        let mut device = cuda::Device::new(plan, artifact, artifact, &cuda::Options { ordinal, limits })?;
+        };
+        let mut device = open_cuda(artifact, ordinal, limits)?;
         verify(&mut on_cpu(self.threads)?, &mut device, &self.options(false))
     }
 
