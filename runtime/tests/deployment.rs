@@ -154,6 +154,45 @@ fn wrong_usage_has_exit_code_two() {
 }
 
 #[test]
+fn an_interrupt_keeps_the_text_so_far() {
+    use std::io::Read;
+    use std::process::Stdio;
+    let Fixture { folder: _folder, model } = fixture();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_nemo-run"))
+        .arg(&model)
+        .args(["-p", "a", "-n", "1000000000", "--ignore-eos", "--device", "cpu"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut bytes = [0; 4];
+    child.stdout.as_mut().unwrap().read_exact(&mut bytes).unwrap();
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    assert!(output.stdout.ends_with(b"\n"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("; interrupted"));
+}
+
+#[test]
+fn verifies_and_measures_without_a_compiler() {
+    let Fixture { folder: _folder, model } = fixture();
+    let bench = |args: &[&str]| {
+        let command = Command::new(env!("CARGO_BIN_EXE_nemo-bench")).arg(args[0]).arg(&model).args(&args[1..]).output();
+        command.unwrap()
+    };
+    let verified = text(&bench(&["verify", "--device", "cpu", "--batch", "2", "--prefill", "3"]));
+    assert!(verified.contains("launches pass"), "{verified}");
+    let sizes = ["bench", "--device", "cpu", "--decode", "1", "--prefill", "8", "--repeats", "1"];
+    assert!(text(&bench(&sizes)).contains("read bandwidth"));
+    // The artifact has no kernels: no machine runs it on a GPU.
+    assert!(failure(&bench(&["verify"])).contains("holds no kernels for GPUs"));
+    assert!(failure(&bench(&["bench"])).contains("holds no kernels for GPUs"));
+    assert_eq!(bench(&["verify", "--device", "auto"]).status.code(), Some(2));
+}
+
+#[test]
 fn a_reader_that_closes_early_is_no_failure() {
     use std::io::Read;
     use std::process::Stdio;
