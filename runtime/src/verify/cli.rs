@@ -1,6 +1,6 @@
 //! The command line that `nemoc verify` and `nemo-bench verify` share.
 
-use super::{Options, Report, verify};
+use super::{GREEDY_PROMPT, Options, Report, verify};
 use crate::artifact::Artifact;
 use crate::device::{DeviceError, Limits};
 use crate::generate::{DeviceChoice, open_cpu, open_cuda};
@@ -58,7 +58,7 @@ fn size(text: &str) -> Result<usize, String> {
 impl VerifyArgs {
     fn step_rows(&self) -> usize {
         let most = |numbers: &[usize]| numbers.iter().copied().max().unwrap_or(1);
-        most(&self.batch) * most(&self.prefill)
+        (most(&self.batch) * most(&self.prefill)).max(GREEDY_PROMPT)
     }
 
     fn options(&self, exact: bool) -> Options {

@@ -8,7 +8,7 @@ mod text;
 
 pub use bound::{Bound, StepRows};
 pub use greedy::{GreedyReport, Split};
-pub use suite::{LaunchReport, Options, Report, StepReport, verify};
+pub use suite::{GREEDY_PROMPT, LaunchReport, Options, Report, StepReport, verify};
 
 use crate::device::{DeviceError, LaunchByLaunch, SequenceChunk};
 use crate::plan::{Buffer, BufferId, DType, Kernel, StateId, StateKind};

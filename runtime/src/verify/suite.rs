@@ -8,6 +8,9 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 use serde::Serialize;
 
+/// Tokens of the prompt that is continued.
+pub const GREEDY_PROMPT: usize = 8;
+
 /// What to verify.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -106,7 +109,7 @@ pub fn verify(
     let greedy = match options.greedy_tokens {
         0 => None,
         tokens => {
-            let prompt = suite.tokens(8);
+            let prompt = suite.tokens(GREEDY_PROMPT);
             Some(compare_greedy(reference, device, &prompt, tokens, step_bound(&plan, options.exact))?)
         }
     };
