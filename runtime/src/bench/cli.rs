@@ -22,7 +22,7 @@ pub struct BenchArgs {
     /// Lengths of prompts; `none` for no prefill
     #[arg(long, value_name = "TOKENS,...", default_value = "512,2048,8192", value_parser = numbers)]
     pub prefill: Numbers,
-    /// Tokens that each sequence has before it decodes
+    /// Tokens that each sequence has before it decodes; they are not computed, their keys and values are whatever is there
     #[arg(long, value_name = "TOKENS", default_value_t = 0)]
     pub context: usize,
     /// Prompt tokens computed at once

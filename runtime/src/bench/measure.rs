@@ -2,10 +2,11 @@
 
 use super::timed::median;
 use super::{KernelRow, KernelTable, Load, Memory, Options, Report, Roofline, Row, StepSize, Timed, Work, work};
+use crate::cuda::Product;
 use crate::device::{DeviceError, Outputs, SequenceChunk, SlotId};
 use crate::generate::{GenerateError, prefill};
 use crate::memory::{Footprint, Use};
-use crate::plan::Plan;
+use crate::plan::{Activation, Kernel, Launch, Plan, Rows};
 use crate::verify::kernel_name;
 use std::time::Instant;
 
@@ -27,12 +28,13 @@ pub fn measure(
     let bytes_per_second = device.read_bandwidth()?;
     let peak = device.int8_peak()?;
     // Without tensor cores memory is what a step waits for.
-    let int8_ops_per_second = peak.unwrap_or(f64::INFINITY);
+    let int8_ops_per_second = peak.map_or(f64::INFINITY, |peak| peak.ops_per_second);
     let launch_seconds = if peak.is_some() { LAUNCH_SECONDS } else { 0.0 };
     let roofline = Roofline { bytes_per_second, int8_ops_per_second, launch_seconds };
     let load = Load { upload_bytes_per_second: device.upload_bandwidth()?, ..load };
     let mut report = start(&plan, device.description(), roofline, options);
     report.roofline_measured = true;
+    report.int8_peak = peak;
     report.load = Some(load);
     let mut memory = Memory { weights: footprint.weights, buffers: 0, states: 0 };
     for row in &mut report.decode {
@@ -87,6 +89,7 @@ fn start(plan: &Plan, device: String, roofline: Roofline, options: &Options) -> 
         device,
         roofline,
         roofline_measured: false,
+        int8_peak: None,
         load: None,
         memory: Memory { weights: 0, buffers: 0, states: 0 },
         decode: options.decode.iter().map(|sequences| row(*sequences, 1, options.context)).collect(),
@@ -118,10 +121,11 @@ fn decode(
     roofline: &Roofline,
 ) -> Result<Option<Memory>, GenerateError> {
     let slots = slots(device, row.sequences)?;
+    let step_rows = device.limits().step_rows;
     if row.context > 0 {
         let prompt = tokens(device, row.context);
-        for slot in &slots {
-            prefill(device, *slot, &prompt, None)?;
+        for (slot, tokens) in slots.iter().flat_map(|slot| prompt.chunks(step_rows).map(|tokens| (*slot, tokens))) {
+            device.skip(&[SequenceChunk { slot, tokens, outputs: Outputs::None }])?;
         }
     }
     let token = tokens(device, 1);
@@ -174,7 +178,23 @@ fn prefill_table(
     let times = device.time_launches(&batch(&[slot], &prompt), 2)?;
     device.release_slot(slot)?;
     let step = StepSize { sequences: 1, tokens: count, context: 0 };
-    Ok(kernel_table(&device.plan().clone(), step, roofline, Some(&times)))
+    let plan = device.plan().clone();
+    let mut table = kernel_table(&plan, step, roofline, Some(&times));
+    for row in &mut table.rows {
+        let like = |launch: &&Launch| kernel_name(&launch.kernel) == row.kernel && kind(&launch.origin) == row.origin;
+        let product = plan.launches.iter().find(like).and_then(|launch| product(&plan, &launch.kernel, count));
+        let Some(product) = product else { continue };
+        row.vendor_us = device.time_vendor(&[product])?[0].map(|us| us * row.launches as f64);
+    }
+    Ok(table)
+}
+
+/// The matrix product of an integer linear over all tokens; its segments are one, which is kind to the vendor.
+fn product(plan: &Plan, kernel: &Kernel, tokens: usize) -> Option<Product> {
+    let Kernel::Linear { x: Activation::Quantized { data, .. }, segments, .. } = kernel else { return None };
+    let buffer = plan.buffer(*data);
+    let n = segments.iter().map(|segment| segment.out_features).sum();
+    (buffer.rows == Rows::Token).then_some(Product { rows: tokens, n, k: buffer.cols })
 }
 
 fn kernel_table(plan: &Plan, step: StepSize, roofline: &Roofline, times: Option<&[f64]>) -> KernelTable {
@@ -183,7 +203,7 @@ fn kernel_table(plan: &Plan, step: StepSize, roofline: &Roofline, times: Option<
         let (kernel, origin) = (kernel_name(&launch.kernel), kind(&launch.origin));
         let at = rows.iter().position(|row| row.kernel == kernel && row.origin == origin).unwrap_or_else(|| {
             let (work, measured_us) = (Work::default(), times.map(|_| 0.0));
-            rows.push(KernelRow { kernel, origin, launches: 0, work, predicted_us: 0.0, measured_us });
+            rows.push(KernelRow { kernel, origin, launches: 0, work, predicted_us: 0.0, measured_us, vendor_us: None });
             rows.len() - 1
         });
         let row = &mut rows[at];
@@ -261,6 +281,16 @@ mod tests {
         // The caches of two tokens come on top.
         assert!(found > expected && found < expected * 1.2, "{found} {expected}");
         assert_eq!(report.kernels.len(), 2);
+    }
+
+    #[test]
+    fn integer_linears_of_tokens_are_products_for_the_vendor() {
+        let (plan, _, _) = tiny();
+        let products: Vec<_> = plan.launches.iter().filter_map(|launch| product(&plan, &launch.kernel, 7)).collect();
+        let linears = plan.launches.iter().filter(|launch| kernel_name(&launch.kernel) == "linear").count();
+        // All but the head, whose rows are those of the logits.
+        assert_eq!(products.len(), linears - 1);
+        assert!(products.iter().all(|product| product.rows == 7 && product.k % 32 == 0), "{products:?}");
     }
 
     #[test]

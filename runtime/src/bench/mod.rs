@@ -8,7 +8,7 @@ mod timed;
 mod work;
 
 pub use measure::{measure, predicted};
-pub use timed::{Memory, Timed, host_read_bandwidth};
+pub use timed::{Memory, Peak, Timed, host_read_bandwidth};
 pub use work::{Roofline, StepSize, Work, of_launch, of_step, predict};
 
 use serde::Serialize;
@@ -41,6 +41,8 @@ pub struct Report {
     pub roofline: Roofline,
     /// Whether `roofline` was measured in this run.
     pub roofline_measured: bool,
+    /// What reached the INT8 peak, where one was measured.
+    pub int8_peak: Option<Peak>,
     /// From the file to the device.
     pub load: Option<Load>,
     /// After the last measurement; planned where the device does not count.
@@ -128,4 +130,6 @@ pub struct KernelRow {
     pub predicted_us: f64,
     /// Together, each timed by itself.
     pub measured_us: Option<f64>,
+    /// What the vendor's INT8 product takes for the shapes of these linears together.
+    pub vendor_us: Option<f64>,
 }

@@ -33,7 +33,8 @@ impl Report {
         let how = if self.roofline_measured { "measured" } else { "of the target" };
         write!(f, "read bandwidth {}/s {how}", bytes(self.roofline.bytes_per_second))?;
         if self.roofline.int8_ops_per_second.is_finite() {
-            write!(f, ", INT8 peak {:.0} TOPS {how}", self.roofline.int8_ops_per_second / 1e12)?;
+            let by = self.int8_peak.map_or(String::new(), |peak| format!(" by {}", peak.by));
+            write!(f, ", INT8 peak {:.0} TOPS {how}{by}", self.roofline.int8_ops_per_second / 1e12)?;
         }
         writeln!(f)?;
         if let Some(load) = &self.load {
@@ -84,6 +85,7 @@ impl Report {
             "launches>",
             "predicted>",
             "measured>",
+            "vendor>",
             "bytes>",
             "operations>",
             "of bandwidth>",
@@ -97,6 +99,7 @@ impl Report {
                 row.launches.to_string(),
                 time(Some(row.predicted_us)),
                 time(row.measured_us),
+                time(row.vendor_us),
                 bytes(row.work.bytes),
                 operations(row.work.ops),
                 self.share_of_bandwidth(row.work.bytes, row.measured_us),

@@ -1,7 +1,7 @@
 //! Devices that can be measured.
 
 use crate::cpu;
-use crate::cuda;
+use crate::cuda::{self, Product};
 use crate::device::{Device, DeviceError, LaunchByLaunch, SequenceChunk};
 use serde::Serialize;
 use std::time::Instant;
@@ -17,6 +17,18 @@ pub struct Memory {
     pub states: u64,
 }
 
+/// The most INT8 operations a second that were seen.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Peak {
+    /// How many.
+    pub ops_per_second: f64,
+    /// What reached them.
+    pub by: &'static str,
+}
+
+/// Large enough that a matrix product reaches its peak.
+const SQUARE: Product = Product { rows: 8192, n: 8192, k: 8192 };
+
 /// A device with a clock.
 pub trait Timed: Device {
     /// Microseconds of a step of this batch, without copies of tokens and logits where the device has a clock of its own:
@@ -26,11 +38,19 @@ pub trait Timed: Device {
     /// Microseconds of each launch, likewise.
     fn time_launches(&mut self, batch: &[SequenceChunk<'_>], repeats: usize) -> Result<Vec<f64>, DeviceError>;
 
+    /// Takes tokens without computing, so that long contexts can be timed without reading long prompts.
+    fn skip(&mut self, batch: &[SequenceChunk<'_>]) -> Result<(), DeviceError>;
+
     /// Bytes a second that a plain read of its memory reaches.
     fn read_bandwidth(&mut self) -> Result<f64, DeviceError>;
 
     /// INT8 operations a second that its tensor cores reach, if it has any.
-    fn int8_peak(&mut self) -> Result<Option<f64>, DeviceError>;
+    fn int8_peak(&mut self) -> Result<Option<Peak>, DeviceError>;
+
+    /// Microseconds that the vendor's library takes for matrix products, where there is one.
+    fn time_vendor(&mut self, products: &[Product]) -> Result<Vec<Option<f64>>, DeviceError> {
+        Ok(vec![None; products.len()])
+    }
 
     /// Bytes a second of copies from page-locked memory of the host, if it needs any.
     fn upload_bandwidth(&mut self) -> Result<Option<f64>, DeviceError>;
@@ -49,12 +69,24 @@ impl Timed for cuda::Device<'_> {
         Ok(times.iter().map(|time| f64::from(time.elapsed_us)).collect())
     }
 
+    fn skip(&mut self, batch: &[SequenceChunk<'_>]) -> Result<(), DeviceError> {
+        cuda::Device::skip(self, batch)
+    }
+
     fn read_bandwidth(&mut self) -> Result<f64, DeviceError> {
         cuda::Device::read_bandwidth(self)
     }
 
-    fn int8_peak(&mut self) -> Result<Option<f64>, DeviceError> {
-        cuda::Device::int8_peak(self).map(Some)
+    fn int8_peak(&mut self) -> Result<Option<Peak>, DeviceError> {
+        let own = Peak { ops_per_second: cuda::Device::int8_peak(self)?, by: "mma.sync" };
+        let elapsed_us = cuda::Device::time_vendor(self, &[SQUARE])?[0];
+        let ops = 2.0 * (SQUARE.rows * SQUARE.n * SQUARE.k) as f64;
+        let vendor = elapsed_us.map(|us| Peak { ops_per_second: ops / us * 1e6, by: "cuBLASLt" });
+        Ok(Some(vendor.filter(|vendor| vendor.ops_per_second > own.ops_per_second).unwrap_or(own)))
+    }
+
+    fn time_vendor(&mut self, products: &[Product]) -> Result<Vec<Option<f64>>, DeviceError> {
+        cuda::Device::time_vendor(self, products)
     }
 
     fn upload_bandwidth(&mut self) -> Result<Option<f64>, DeviceError> {
@@ -97,11 +129,17 @@ impl Timed for cpu::Device<'_> {
         Ok(samples.into_iter().map(median).collect())
     }
 
+    fn skip(&mut self, batch: &[SequenceChunk<'_>]) -> Result<(), DeviceError> {
+        self.begin(batch)?;
+        self.skip_begun();
+        Ok(())
+    }
+
     fn read_bandwidth(&mut self) -> Result<f64, DeviceError> {
         Ok(host_read_bandwidth())
     }
 
-    fn int8_peak(&mut self) -> Result<Option<f64>, DeviceError> {
+    fn int8_peak(&mut self) -> Result<Option<Peak>, DeviceError> {
         Ok(None)
     }
 

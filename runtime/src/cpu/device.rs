@@ -86,6 +86,14 @@ impl<'a> Device<'a> {
         Ok(())
     }
 
+    /// Ends the step that was begun without running it: positions and caches grow, whatever they hold.
+    pub(crate) fn skip_begun(&mut self) {
+        for chunk in &self.batch.chunks {
+            self.slots.advance(chunk.slot, chunk.len);
+        }
+        self.progress = Progress::Idle;
+    }
+
     fn expect(&self, progress: Progress, problem: &str) -> Result<(), DeviceError> {
         if self.progress == progress {
             return Ok(());

@@ -160,7 +160,8 @@ impl<'a> Device<'a> {
         self.graphs[&key].launch(&self.stream)
     }
 
-    fn advance(&mut self) {
+    /// The slots have taken their tokens.
+    pub(super) fn advance(&mut self) {
         for (slot, tokens) in &self.batch.chunks {
             self.slots.advance(*slot, *tokens);
         }

@@ -5,6 +5,7 @@ use super::driver::{Event, Memory, Pinned};
 use super::entry::{self, Entry};
 use super::kernels::Grid;
 use super::params::AddParams;
+use super::vendor::Vendor;
 use crate::device::{DeviceError, SequenceChunk};
 
 /// Operations of an mma.sync m16n8k32.
@@ -21,7 +22,25 @@ pub struct LaunchTime {
     pub elapsed_us: f32,
 }
 
+/// The sizes of an INT8 matrix product, `rows x k` times `n x k` transposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Product {
+    /// Token rows.
+    pub rows: usize,
+    /// Weight rows.
+    pub n: usize,
+    /// Columns of both.
+    pub k: usize,
+}
+
 impl Device<'_> {
+    /// Takes tokens without computing: positions and caches grow, whatever they hold.
+    pub fn skip(&mut self, batch: &[SequenceChunk<'_>]) -> Result<(), DeviceError> {
+        self.prepare(batch)?;
+        self.advance();
+        Ok(())
+    }
+
     /// Time of every launch in a step of this batch, without graph; the median of `repeats` runs each. The slots'
     /// states advance, their positions do not.
     pub fn time_launches(
@@ -87,6 +106,13 @@ impl Device<'_> {
         let params = AddParams { a: 0, b: 0, out: 0, count: PEAK_ROUNDS, padding: 0 };
         let elapsed_us = self.best_of_5(entry::INT8_PEAK, Grid::new(blocks as usize, 1, 1), &params)?;
         Ok(f64::from(instructions) * MMA_OPS / elapsed_us * 1e6)
+    }
+
+    /// Microseconds that the vendor's library takes for products, where it is installed and can do them.
+    pub fn time_vendor(&self, products: &[Product]) -> Result<Vec<Option<f64>>, DeviceError> {
+        self.gpu.make_current()?;
+        let Some(vendor) = Vendor::open() else { return Ok(vec![None; products.len()]) };
+        products.iter().map(|product| vendor.time(&self.stream, product.rows, product.n, product.k)).collect()
     }
 
     /// Bytes a second of copies from page-locked memory of the host. The best of 5.

@@ -16,9 +16,10 @@ pub mod params;
 mod program;
 mod slots;
 mod tensors;
+mod vendor;
 mod weights;
 
 pub use device::{Device, Options};
 pub use driver::find_gpus;
 pub use kernels::KernelImages;
-pub use measure::LaunchTime;
+pub use measure::{LaunchTime, Product};

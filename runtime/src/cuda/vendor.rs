@@ -1,0 +1,268 @@
+//! The vendor's INT8 matrix product (cuBLASLt), where it is installed: nothing runs with it, it is what kernels are measured
+//! against.
+
+use super::driver::{Event, Memory, Stream};
+use crate::device::DeviceError;
+use libloading::{Library, Symbol};
+use std::ffi::{c_int, c_void};
+use std::ptr::null_mut;
+
+type Handle = *mut c_void;
+type Status = c_int;
+
+const COMPUTE_32I: u32 = 72;
+const TYPE_8I: u32 = 3;
+const TYPE_32I: u32 = 10;
+const DESC_TRANSA: u32 = 3;
+const PREF_MAX_WORKSPACE_BYTES: u32 = 1;
+const OP_T: i32 = 1;
+
+/// `cublasLtMatmulHeuristicResult_t`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Heuristic {
+    algorithm: [u64; 8],
+    workspace_bytes: usize,
+    state: Status,
+    waves: f32,
+    reserved: [c_int; 4],
+}
+
+type Matmul = unsafe extern "C" fn(
+    Handle,
+    Handle,
+    *const c_void,
+    *const c_void,
+    Handle,
+    *const c_void,
+    Handle,
+    *const c_void,
+    *const c_void,
+    Handle,
+    *mut c_void,
+    Handle,
+    *const [u64; 8],
+    *mut c_void,
+    usize,
+    *mut c_void,
+) -> Status;
+
+type GetHeuristic = unsafe extern "C" fn(
+    Handle,
+    Handle,
+    Handle,
+    Handle,
+    Handle,
+    Handle,
+    Handle,
+    c_int,
+    *mut Heuristic,
+    *mut c_int,
+) -> Status;
+
+type SetAttribute = unsafe extern "C" fn(Handle, u32, *const c_void, usize) -> Status;
+type Destroy = unsafe extern "C" fn(Handle) -> Status;
+
+/// The library and a handle of it.
+pub(super) struct Vendor {
+    library: Library,
+    handle: Handle,
+}
+
+/// Algorithms to try: the library's first guess is not always its fastest.
+const ALGORITHMS: usize = 8;
+const WORKSPACE: usize = 32 << 20;
+
+/// Names that its versions are installed under.
+const NAMES: [&str; 3] = ["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"];
+
+impl Vendor {
+    /// `None` where it is not installed or does not start.
+    pub(super) fn open() -> Option<Vendor> {
+        // SAFETY: the library is NVIDIA's own; its initializers have no preconditions.
+        let library = NAMES.iter().find_map(|name| unsafe { Library::new(*name) }.ok())?;
+        let mut handle = null_mut();
+        // SAFETY: the signature is that of the vendor's header; `handle` may be written.
+        let status = unsafe {
+            let create: Symbol<'_, unsafe extern "C" fn(*mut Handle) -> Status> =
+                library.get(b"cublasLtCreate").ok()?;
+            create(&mut handle)
+        };
+        (status == 0).then_some(Vendor { library, handle })
+    }
+
+    /// Microseconds of `rows x k` times `n x k` transposed, INT8 to INT32: the best run of its best algorithm. `None` where
+    /// it has none for this shape, or no room is left.
+    pub(super) fn time(&self, stream: &Stream, rows: usize, n: usize, k: usize) -> Result<Option<f64>, DeviceError> {
+        let (Ok(get_heuristic), Ok(matmul)) = (self.heuristics(), self.matmul()) else { return Ok(None) };
+        let Some(problem) = Problem::new(&self.library, rows, n, k) else { return Ok(None) };
+        let room = |bytes| Memory::zeroed(bytes, "the vendor's matrix product", stream);
+        let (Ok(x), Ok(weight), Ok(out), Ok(workspace)) =
+            (room(rows * k), room(n * k), room(rows * n * 4), room(WORKSPACE))
+        else {
+            return Ok(None);
+        };
+        let empty = Heuristic { algorithm: [0; 8], workspace_bytes: 0, state: 0, waves: 0.0, reserved: [0; 4] };
+        let (mut found, mut count) = ([empty; ALGORITHMS], 0);
+        // SAFETY: all objects live; `found` has room for as many results as are asked for.
+        let status = unsafe {
+            get_heuristic(
+                self.handle,
+                problem.operation.object,
+                problem.weight.object,
+                problem.x.object,
+                problem.out.object,
+                problem.out.object,
+                problem.preference.object,
+                ALGORITHMS as c_int,
+                found.as_mut_ptr(),
+                &mut count,
+            )
+        };
+        if status != 0 {
+            return Ok(None);
+        }
+        let (alpha, beta) = (1i32, 0i32);
+        let (start, end) = (Event::new()?, Event::new()?);
+        let mut best = f32::INFINITY;
+        for algorithm in found.iter().take(count.max(0) as usize).filter(|found| found.state == 0) {
+            for run in 0..4 {
+                start.record(stream)?;
+                // SAFETY: the layouts describe matrices that fit the allocations; the workspace is as large as was promised.
+                let status = unsafe {
+                    matmul(
+                        self.handle,
+                        problem.operation.object,
+                        (&raw const alpha).cast(),
+                        weight.address() as *const c_void,
+                        problem.weight.object,
+                        x.address() as *const c_void,
+                        problem.x.object,
+                        (&raw const beta).cast(),
+                        out.address() as *const c_void,
+                        problem.out.object,
+                        out.address() as *mut c_void,
+                        problem.out.object,
+                        &algorithm.algorithm,
+                        workspace.address() as *mut c_void,
+                        WORKSPACE,
+                        stream.handle.cast(),
+                    )
+                };
+                end.record(stream)?;
+                stream.synchronize()?;
+                if status != 0 {
+                    break;
+                }
+                // The first run warms up.
+                if run > 0 {
+                    best = best.min(end.elapsed_us(&start)?);
+                }
+            }
+        }
+        Ok(best.is_finite().then_some(f64::from(best)))
+    }
+
+    fn heuristics(&self) -> Result<Symbol<'_, GetHeuristic>, libloading::Error> {
+        // SAFETY: the signature is that of the vendor's header.
+        unsafe { self.library.get(b"cublasLtMatmulAlgoGetHeuristic") }
+    }
+
+    fn matmul(&self) -> Result<Symbol<'_, Matmul>, libloading::Error> {
+        // SAFETY: the signature is that of the vendor's header.
+        unsafe { self.library.get(b"cublasLtMatmul") }
+    }
+}
+
+impl Drop for Vendor {
+    fn drop(&mut self) {
+        destroy(&self.library, b"cublasLtDestroy", self.handle);
+    }
+}
+
+fn destroy(library: &Library, symbol: &[u8], object: Handle) {
+    // SAFETY: the signature is that of the vendor's header; the object was made by its counterpart and is freed once.
+    if let Ok(destroy) = unsafe { library.get::<Destroy>(symbol) } {
+        // SAFETY: as above.
+        let _ = unsafe { destroy(object) };
+    }
+}
+
+/// An object of the library, freed by the function of this name.
+struct Object<'l> {
+    library: &'l Library,
+    object: Handle,
+    free: &'static [u8],
+}
+
+impl Drop for Object<'_> {
+    fn drop(&mut self) {
+        destroy(self.library, self.free, self.object);
+    }
+}
+
+/// Row-major `out = x * weight^T`, which is the column-major `out^T = (weight^T)^T * x^T`.
+struct Problem<'l> {
+    operation: Object<'l>,
+    weight: Object<'l>,
+    x: Object<'l>,
+    out: Object<'l>,
+    preference: Object<'l>,
+}
+
+impl<'l> Problem<'l> {
+    fn new(library: &'l Library, rows: usize, n: usize, k: usize) -> Option<Problem<'l>> {
+        let layout = |kind, height: usize, width: usize| layout(library, kind, height as u64, width as u64);
+        let mut operation = null_mut();
+        // SAFETY: the signature is that of the vendor's header; the object may be written.
+        let status = unsafe {
+            let create: Symbol<'_, unsafe extern "C" fn(*mut Handle, u32, u32) -> Status> =
+                library.get(b"cublasLtMatmulDescCreate").ok()?;
+            create(&mut operation, COMPUTE_32I, TYPE_32I)
+        };
+        if status != 0 {
+            return None;
+        }
+        let operation = Object { library, object: operation, free: b"cublasLtMatmulDescDestroy" };
+        set(&operation, b"cublasLtMatmulDescSetAttribute", DESC_TRANSA, &OP_T)?;
+        let mut preference = null_mut();
+        // SAFETY: as above.
+        let status = unsafe {
+            let create: Symbol<'_, unsafe extern "C" fn(*mut Handle) -> Status> =
+                library.get(b"cublasLtMatmulPreferenceCreate").ok()?;
+            create(&mut preference)
+        };
+        if status != 0 {
+            return None;
+        }
+        let preference = Object { library, object: preference, free: b"cublasLtMatmulPreferenceDestroy" };
+        set(&preference, b"cublasLtMatmulPreferenceSetAttribute", PREF_MAX_WORKSPACE_BYTES, &WORKSPACE)?;
+        Some(Problem {
+            weight: layout(TYPE_8I, k, n)?,
+            x: layout(TYPE_8I, k, rows)?,
+            out: layout(TYPE_32I, n, rows)?,
+            operation,
+            preference,
+        })
+    }
+}
+
+fn layout(library: &Library, kind: u32, height: u64, width: u64) -> Option<Object<'_>> {
+    let mut object = null_mut();
+    // SAFETY: the signature is that of the vendor's header; the object may be written.
+    let status = unsafe {
+        let create: Symbol<'_, unsafe extern "C" fn(*mut Handle, u32, u64, u64, i64) -> Status> =
+            library.get(b"cublasLtMatrixLayoutCreate").ok()?;
+        create(&mut object, kind, height, width, height as i64)
+    };
+    (status == 0).then_some(Object { library, object, free: b"cublasLtMatrixLayoutDestroy" })
+}
+
+fn set<T>(object: &Object<'_>, symbol: &[u8], attribute: u32, value: &T) -> Option<()> {
+    // SAFETY: the signature is that of the vendor's header, the value is of the type that the attribute takes.
+    let status = unsafe {
+        let set: Symbol<'_, SetAttribute> = object.library.get(symbol).ok()?;
+        set(object.object, attribute, std::ptr::from_ref(value).cast(), size_of::<T>())
+    };
+    (status == 0).then_some(())
+}
