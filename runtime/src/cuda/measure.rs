@@ -37,6 +37,7 @@ impl Device<'_> {
     /// Takes tokens without computing: positions and caches grow, whatever they hold.
     pub fn skip(&mut self, batch: &[SequenceChunk<'_>]) -> Result<(), DeviceError> {
         self.prepare(batch)?;
+        self.stream.synchronize()?;
         self.advance();
         Ok(())
     }

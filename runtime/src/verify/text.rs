@@ -67,7 +67,7 @@ impl Display for Report {
             let result = if step.relative <= step.bound { "pass" } else { "FAIL" };
             writeln!(
                 f,
-                "whole steps of {} sequences after {} tokens: logits differ by {:.2e}, bound {:.0e}: {result}",
+                "whole steps of {} sequences after {} tokens: logits differ by {:.2e}, bound {:.1e}: {result}",
                 step.sequences, step.context, step.relative, step.bound
             )?;
         }
@@ -89,7 +89,7 @@ impl Display for GreedyReport {
             None => write!(f, ": pass"),
             Some(split) => write!(
                 f,
-                ", then {} instead of {}, whose logits are {:.2e} of their size apart, bound {:.0e}: {}",
+                ", then {} instead of {}, whose logits are {:.2e} of their size apart, bound {:.1e}: {}",
                 split.found,
                 split.expected,
                 split.gap,
