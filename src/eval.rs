@@ -1,8 +1,8 @@
 //! `nemoc eval`: the numbers that decide between phases.
 
 pub mod hardware;
-mod layers;
-mod model;
+pub mod layers;
+pub mod model;
 mod speed;
 
 use crate::device;

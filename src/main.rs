@@ -2,6 +2,7 @@
 
 mod analyze;
 mod bench;
+mod compare;
 mod compile;
 mod convert_task;
 mod device;
@@ -47,6 +48,7 @@ enum Command {
     Eval(eval::Arguments),
     Verify(verify::Arguments),
     Bench(bench::Arguments),
+    Compare(compare::Arguments),
     Report(report::Arguments),
     ConvertTask(convert_task::Arguments),
     PlanMemory(plan_memory::Arguments),
@@ -74,6 +76,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
         Command::ConvertTask(arguments) => convert_task::run(&arguments),
         Command::PlanMemory(arguments) => plan_memory::run(&arguments),

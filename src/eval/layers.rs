@@ -1,6 +1,10 @@
-//! Where in the model the error comes from: the residual stream before each layer, against a baseline.
+//! Where in the model the error comes from: the residual stream before each layer, against a baseline. A stream that the
+//! artifact's recipe rotates is rotated back first.
 
 use crate::failure::Failure;
+use codegen::weights::Orthogonal;
+use ir::weights::{FloatType, Rotation, TensorSource};
+use passes::Recipe;
 use runtime::artifact::Artifact;
 use runtime::cpu;
 use runtime::device::{Device, DeviceError, LaunchByLaunch, Observer, Outputs, SequenceChunk, step_observed};
@@ -12,7 +16,7 @@ const TOKENS: usize = 256;
 const SAME_BASIS: f64 = 0.5;
 
 /// Relative error before each norm that reads the residual stream, on the first tokens of a text; empty when the two
-/// models have different norms or keep the stream in different bases.
+/// models have different norms, or keep the stream in a basis that is not known.
 ///
 /// Runs on the CPU, where a step can be looked into.
 pub fn errors(reference: &Artifact, model: &Artifact, tokens: &[u32]) -> Result<Vec<f64>, Failure> {
@@ -36,8 +40,33 @@ fn residuals(artifact: &Artifact, tokens: &[u32]) -> Result<Vec<Vec<f32>>, Failu
     let mut device = cpu::Device::new(artifact.plan(), artifact, &cpu::Options::default())?;
     let slot = device.create_slot()?;
     let mut recorder = Recorder::default();
-    step_observed(&mut device, &[SequenceChunk { slot, tokens, outputs: Outputs::Last }], &mut recorder)?;
+    // The final norm may come before or after the selection of rows: all are selected.
+    step_observed(&mut device, &[SequenceChunk { slot, tokens, outputs: Outputs::All }], &mut recorder)?;
+    if let Some(rotation) = rotation(artifact) {
+        recorder.residuals.iter_mut().for_each(|residual| rotation.rotate_rows(residual, true));
+    }
     Ok(recorder.residuals)
+}
+
+/// The rotation of the residual stream that the recipe of an artifact asks for.
+fn rotation(artifact: &Artifact) -> Option<Orthogonal> {
+    let rotations = Recipe::parse(artifact.recipe(), "the recipe of the artifact").ok()?.rotation;
+    let kind = rotations.kind.filter(|_| rotations.residual)?;
+    let (name, size) = ("residual".to_owned(), artifact.plan().model.hidden_size);
+    Orthogonal::new(&Rotation { name, kind, size, seed: rotations.seed }, &NoTensors).ok()
+}
+
+/// For rotations that are not made of tensors.
+struct NoTensors;
+
+impl TensorSource for NoTensors {
+    fn describe(&self, _name: &str) -> Option<(Vec<usize>, FloatType)> {
+        None
+    }
+
+    fn bytes(&self, name: &str) -> Result<&[u8], Box<dyn std::error::Error + Send + Sync>> {
+        Err(format!("an artifact keeps no tensor {name}").into())
+    }
 }
 
 #[derive(Default)]

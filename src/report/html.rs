@@ -255,8 +255,8 @@ fn layer_error_card(report: &Report) -> Option<String> {
         show_x: |value| format!("{value:.0}"),
         show_y: |value| format!("{:.1}", 100.0 * value),
     };
-    let caption = "Before each layer, against the baseline, over the first tokens of the text. Only for models whose \
-                   residual stream has the baseline's basis (not rotated).";
+    let caption = "Before each layer, against the baseline, over the first tokens of the text. A rotated residual stream \
+                   is rotated back first.";
     Some(figure("Error by layer", &lines(&series, &axes), &key(&report.models), caption))
 }
 

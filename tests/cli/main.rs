@@ -2,6 +2,7 @@
 
 mod analyze;
 mod artifact;
+mod compare;
 mod compile;
 mod eval;
 mod general;
