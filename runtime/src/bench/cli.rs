@@ -78,7 +78,7 @@ impl BenchArgs {
         let started = Instant::now();
         let mut device = self.open(artifact, Limits { step_rows: self.step_rows(), ..Limits::default() })?;
         let seconds = started.elapsed().as_secs_f64();
-        let load = Load { seconds, bytes: footprint.weights, upload_bytes_per_second: None };
+        let load = Load { seconds, bytes: footprint.weights, upload_seconds: None, copy_bytes_per_second: None };
         measure(device.as_mut(), footprint, load, &self.options())
     }
 

@@ -17,7 +17,7 @@ const WALL_STEPS: usize = 16;
 /// The per-kernel table of prefill is of at most this many tokens.
 const TABLE_TOKENS: usize = 2048;
 
-/// Measures a device. `load` is how long it took to get there, without the rate of copies.
+/// Measures a device. `load` is how long it took to get there, without what the device knows of it.
 pub fn measure(
     device: &mut dyn Timed,
     footprint: Footprint,
@@ -31,7 +31,8 @@ pub fn measure(
     let int8_ops_per_second = peak.map_or(f64::INFINITY, |peak| peak.ops_per_second);
     let launch_seconds = if peak.is_some() { LAUNCH_SECONDS } else { 0.0 };
     let roofline = Roofline { bytes_per_second, int8_ops_per_second, launch_seconds };
-    let load = Load { upload_bytes_per_second: device.upload_bandwidth()?, ..load };
+    let load =
+        Load { upload_seconds: device.upload_seconds(), copy_bytes_per_second: device.upload_bandwidth()?, ..load };
     let mut report = start(&plan, device.description(), roofline, options);
     report.roofline_measured = true;
     report.int8_peak = peak;
@@ -254,7 +255,7 @@ mod tests {
     fn every_step_and_launch_gets_a_time() {
         let (plan, store, footprint) = tiny();
         let mut device = cpu::Device::new(&plan, &store, &cpu::Options::default()).unwrap();
-        let load = Load { seconds: 0.5, bytes: 5000, upload_bytes_per_second: None };
+        let load = Load { seconds: 0.5, bytes: 5000, upload_seconds: None, copy_bytes_per_second: None };
         let report = measure(&mut device, footprint, load, &options()).unwrap();
         assert!(report.decode.iter().all(|row| row.measured_us > Some(0.0) && row.wall_us > Some(0.0)));
         assert!(report.prefill.iter().all(|row| row.measured_us.is_none() && row.wall_us > Some(0.0)));
@@ -265,7 +266,7 @@ mod tests {
             assert!(table.rows.is_sorted_by(|a, b| a.measured_us >= b.measured_us));
         }
         assert!(report.memory.weights == 5000 && report.memory.states > 0);
-        assert_eq!(report.load.unwrap().rate(), 10_000.0);
+        assert_eq!(report.load.unwrap().upload_rate(), None);
         let slots_left = (0..4).filter(|slot| device.position(SlotId(*slot)).is_ok()).count();
         assert_eq!(slots_left, 0);
     }

@@ -64,14 +64,16 @@ pub struct Load {
     pub seconds: f64,
     /// Bytes of weights.
     pub bytes: u64,
+    /// Part of it: from the file's pages to the GPU.
+    pub upload_seconds: Option<f64>,
     /// Of copies from page-locked memory, measured afterwards.
-    pub upload_bytes_per_second: Option<f64>,
+    pub copy_bytes_per_second: Option<f64>,
 }
 
 impl Load {
-    /// Bytes a second.
-    pub fn rate(&self) -> f64 {
-        self.bytes as f64 / self.seconds
+    /// Bytes a second of the upload, where there was one.
+    pub fn upload_rate(&self) -> Option<f64> {
+        self.upload_seconds.map(|seconds| self.bytes as f64 / seconds)
     }
 }
 

@@ -38,9 +38,15 @@ impl Report {
         }
         writeln!(f)?;
         if let Some(load) = &self.load {
-            write!(f, "ready in {:.2} s, {}/s", load.seconds, bytes(load.rate()))?;
-            if let Some(rate) = load.upload_bytes_per_second {
-                write!(f, ", {:.0} % of the {}/s of copies", 100.0 * load.rate() / rate, bytes(rate))?;
+            write!(f, "ready in {:.2} s", load.seconds)?;
+            if let (Some(rate), Some(copies)) = (load.upload_rate(), load.copy_bytes_per_second) {
+                let share = 100.0 * rate / copies;
+                write!(
+                    f,
+                    "; weights uploaded at {}/s, {share:.0} % of the {}/s of copies",
+                    bytes(rate),
+                    bytes(copies)
+                )?;
             }
             writeln!(f)?;
         }

@@ -55,6 +55,11 @@ pub trait Timed: Device {
     /// Bytes a second of copies from page-locked memory of the host, if it needs any.
     fn upload_bandwidth(&mut self) -> Result<Option<f64>, DeviceError>;
 
+    /// Seconds that the upload of the weights took, if there was one.
+    fn upload_seconds(&self) -> Option<f64> {
+        None
+    }
+
     /// What it holds, where it counts that.
     fn memory(&self) -> Option<Memory>;
 }
@@ -91,6 +96,10 @@ impl Timed for cuda::Device<'_> {
 
     fn upload_bandwidth(&mut self) -> Result<Option<f64>, DeviceError> {
         cuda::Device::upload_bandwidth(self).map(Some)
+    }
+
+    fn upload_seconds(&self) -> Option<f64> {
+        Some(cuda::Device::upload_seconds(self))
     }
 
     fn memory(&self) -> Option<Memory> {

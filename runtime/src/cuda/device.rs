@@ -71,7 +71,7 @@ impl<'a> Device<'a> {
         check_room(plan, store, &gpu, &limits)?;
         let kernels = Kernels::load(&gpu, images)?;
         let stream = Stream::new()?;
-        let tensors = Tensors::upload(plan, store, &stream)?;
+        let tensors = Tensors::upload(plan, store)?;
         let slots = Slots::new(plan, &limits);
         let batch = Batch::new(limits.step_rows)?;
         let scratch = Scratch::new(plan, &gpu, limits.step_rows)?;

@@ -116,6 +116,11 @@ impl Device<'_> {
         products.iter().map(|product| vendor.time(&self.stream, product.rows, product.n, product.k)).collect()
     }
 
+    /// Seconds that the upload of the weights took.
+    pub fn upload_seconds(&self) -> f64 {
+        self.tensors.upload_time.as_secs_f64()
+    }
+
     /// Bytes a second of copies from page-locked memory of the host. The best of 5.
     pub fn upload_bandwidth(&self) -> Result<f64, DeviceError> {
         const BYTES: usize = 64 << 20;

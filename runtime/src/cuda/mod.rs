@@ -16,6 +16,7 @@ pub mod params;
 mod program;
 mod slots;
 mod tensors;
+mod upload;
 mod vendor;
 mod weights;
 

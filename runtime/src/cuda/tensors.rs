@@ -1,26 +1,25 @@
 //! The stored tensors, in GPU memory: one allocation, filled through page-locked memory.
 
-use super::driver::{Memory, Pinned, Stream};
+use super::driver::Memory;
+use super::upload::upload;
 use crate::device::DeviceError;
 use crate::plan::{Kernel, Plan, PlanError, WeightFormat};
 use crate::tensors::TensorStore;
-use rayon::prelude::*;
 use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
 
 const ALIGN: usize = 256;
-/// Bytes of each of the two staging buffers.
-const STAGING: usize = 32 << 20;
-/// What one thread copies at a time.
-const SLICE: usize = 1 << 20;
 
 pub(super) struct Tensors {
     addresses: HashMap<String, u64>,
     memory: Memory,
+    /// How long the upload took.
+    pub(super) upload_time: Duration,
 }
 
 impl Tensors {
     /// Uploads every tensor that the plan names.
-    pub(super) fn upload(plan: &Plan, store: &dyn TensorStore, stream: &Stream) -> Result<Tensors, DeviceError> {
+    pub(super) fn upload(plan: &Plan, store: &dyn TensorStore) -> Result<Tensors, DeviceError> {
         let mut views = Vec::new();
         let mut offsets = HashMap::new();
         let mut total = 0;
@@ -35,9 +34,11 @@ impl Tensors {
             total += view.bytes.len().next_multiple_of(ALIGN);
         }
         let memory = Memory::allocate(total, "the weights")?;
-        copy_all(&views, memory.address(), stream)?;
+        let started = Instant::now();
+        upload(&views, memory.address())?;
+        let upload_time = started.elapsed();
         let addresses = offsets.into_iter().map(|(name, offset)| (name, memory.address() + offset as u64)).collect();
-        Ok(Tensors { addresses, memory })
+        Ok(Tensors { addresses, memory, upload_time })
     }
 
     /// The address of a tensor that the plan names.
@@ -64,24 +65,6 @@ pub(super) fn stored_bytes(plan: &Plan, store: &dyn TensorStore) -> u64 {
     let names: BTreeSet<String> = names(plan).into_iter().map(|(_, name)| name).collect();
     let views = names.iter().filter_map(|name| store.tensor(name));
     views.map(|view| view.bytes.len().next_multiple_of(ALIGN) as u64).sum()
-}
-
-/// Fills one staging buffer while the other is on its way.
-fn copy_all(views: &[(usize, &[u8])], base: u64, stream: &Stream) -> Result<(), DeviceError> {
-    let mut buffers = [Pinned::allocate(STAGING)?, Pinned::allocate(STAGING)?];
-    let streams = [Stream::new()?, Stream::new()?];
-    let mut turn = 0;
-    for (offset, bytes) in views {
-        for (index, part) in bytes.chunks(STAGING).enumerate() {
-            streams[turn].synchronize()?;
-            let staging = &mut buffers[turn].as_mut_slice()[..part.len()];
-            staging.par_chunks_mut(SLICE).zip(part.par_chunks(SLICE)).for_each(|(to, from)| to.copy_from_slice(from));
-            streams[turn].upload(base + (offset + index * STAGING) as u64, staging)?;
-            turn = 1 - turn;
-        }
-    }
-    streams.iter().try_for_each(Stream::synchronize)?;
-    stream.synchronize()
 }
 
 /// Every tensor of the plan with the launch that needs it.
