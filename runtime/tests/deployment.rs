@@ -24,8 +24,8 @@ fn tokenizer() -> Vec<u8> {
     json.to_string().into_bytes()
 }
 
-/// Writes an artifact of the synthetic model, without a tokenizer if asked.
-fn write_artifact(path: &Path, tokenizer: Option<Vec<u8>>) {
+/// Writes an artifact of the synthetic model, with these files in it.
+fn write_artifact(path: &Path, files: &[(&str, Vec<u8>)]) {
     let (plan, store) = synthetic::model(&Shape::tiny(), &synthetic::Layout::of(WeightFormat::W8), 1);
     let mut data: BTreeMap<String, (DType, Vec<usize>, Vec<u8>)> = store
         .names()
@@ -34,8 +34,8 @@ fn write_artifact(path: &Path, tokenizer: Option<Vec<u8>>) {
             (name.to_owned(), (tensor.dtype, tensor.shape.to_vec(), tensor.bytes.to_vec()))
         })
         .collect();
-    if let Some(bytes) = tokenizer {
-        data.insert("tokenizer.json".to_owned(), (DType::U8, vec![bytes.len()], bytes));
+    for (name, bytes) in files {
+        data.insert((*name).to_owned(), (DType::U8, vec![bytes.len()], bytes.clone()));
     }
     let metadata = Metadata { plan, recipe: String::new(), provenance: Provenance::default(), extra: BTreeMap::new() };
     let specs = data.iter().map(|(name, (dtype, shape, _))| TensorSpec {
@@ -67,7 +67,7 @@ struct Fixture {
 fn fixture() -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model.nemo");
-    write_artifact(&model, Some(tokenizer()));
+    write_artifact(&model, &[("tokenizer.json", tokenizer())]);
     Fixture { folder, model }
 }
 
@@ -132,7 +132,7 @@ fn names_what_is_wrong_and_what_to_do() {
     assert!(failure(&run(&folder.path().join("missing.nemo"), &["-p", "a"])).contains("missing.nemo"));
 
     let silent = folder.path().join("silent.nemo");
-    write_artifact(&silent, None);
+    write_artifact(&silent, &[]);
     assert!(failure(&run(&silent, &["-p", "a"])).contains("holds no tokenizer"));
 
     let mut bytes = std::fs::read(&model).unwrap();
@@ -151,6 +151,22 @@ fn wrong_usage_has_exit_code_two() {
     {
         assert_eq!(run(&model, args).status.code(), Some(2), "{args:?}");
     }
+}
+
+#[test]
+fn a_gpu_that_cannot_be_used_is_an_error_or_leads_to_the_cpu_with_a_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("kernels.nemo");
+    // Kernels that no driver takes: a machine with a GPU refuses them, one without has nothing to load them.
+    let files = ["kernels.sm_80", "kernels.sm_89", "kernels.sm_90a", "kernels.compute_80"];
+    let mut files: Vec<_> = files.into_iter().map(|name| (name, b"no kernels".to_vec())).collect();
+    files.push(("tokenizer.json", tokenizer()));
+    write_artifact(&model, &files);
+    let message = failure(&run(&model, &["-p", "a", "--device", "cuda"]));
+    assert!(message.contains("CUDA failed: no ") && message.contains("driver"), "{message}");
+    let output = run(&model, &["-p", "a", "-n", "3", "--ignore-eos"]);
+    let statistics = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && statistics.contains("(no GPU: "), "{statistics}");
 }
 
 #[test]
