@@ -202,7 +202,7 @@ template <u32 DTYPE, int HEADS> DEVICE void attention_part(const AttentionParams
 
 // A row: the parts of every head to one vector, then emit.
 DEVICE void attention_combine(const AttentionParams &p) {
-  extern __shared__ float combined[];
+  extern __shared__ __align__(16) float combined[];
   __shared__ float scratch[WARP];
   RowPart part(p.emit.n);
   pdl_launch_dependents();

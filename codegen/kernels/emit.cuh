@@ -18,11 +18,20 @@ struct RowPart {
   DEVICE u64 at(u32 cols, u32 i) const { return (u64)row * cols + begin + i; }
 };
 
+// Columns i to i + 3 of a row that is aligned to 16 bytes; i is a multiple of 4.
 DEVICE u32 quantize4(const float *row, u32 i, u32 n, float factor, float low, float limit) {
   u32 packed = 0;
+  float values[4];
+  if (i + 4 <= n) {
+    float4 v = *(const float4 *)(row + i);
+    values[0] = v.x, values[1] = v.y, values[2] = v.z, values[3] = v.w;
+  } else {
+#pragma unroll
+    for (u32 j = 0; j < 4; j++) values[j] = i + j < n ? row[i + j] : 0.0f;
+  }
 #pragma unroll
   for (u32 j = 0; j < 4; j++) {
-    float y = i + j < n ? row[i + j] : 0.0f;
+    float y = values[j];
     int q = (int)fminf(fmaxf(rintf(y * factor), low), limit);
     packed |= (u32)(q & 0xff) << (8 * j);
   }

@@ -33,18 +33,19 @@ template <int REGISTERS> DEVICE void by_warps(float *row, u32 n, float norm) {
   __syncthreads();
 }
 
+DEVICE void pass(float *row, u32 n, u32 half, float factor) {
+  for (u32 i = threadIdx.x; i < n / 2; i += blockDim.x) {
+    u32 low = (i & ~(half - 1)) * 2 + (i & (half - 1));
+    float a = row[low], b = row[low + half];
+    row[low] = (a + b) * factor;
+    row[low + half] = (a - b) * factor;
+  }
+  __syncthreads();
+}
+
 // Any power of two: a barrier a pass.
 DEVICE void by_passes(float *row, u32 n, u32 block, float norm) {
-  for (u32 half = 1; half < block; half *= 2) {
-    float factor = 2 * half == block ? norm : 1.0f;
-    for (u32 i = threadIdx.x; i < n / 2; i += blockDim.x) {
-      u32 low = (i & ~(half - 1)) * 2 + (i & (half - 1));
-      float a = row[low], b = row[low + half];
-      row[low] = (a + b) * factor;
-      row[low + half] = (a - b) * factor;
-    }
-    __syncthreads();
-  }
+  for (u32 half = 1; half < block; half *= 2) pass(row, n, half, 2 * half == block ? norm : 1.0f);
 }
 
 } // namespace hadamard
@@ -59,6 +60,10 @@ DEVICE void hadamard_row(float *row, u32 n, u32 block) {
   case 128: return hadamard::by_warps<4>(row, n, norm);
   case 256: return hadamard::by_warps<8>(row, n, norm);
   case 512: return hadamard::by_warps<16>(row, n, norm);
+  case 1024:
+    // Registers for a whole block would leave room for fewer blocks of threads.
+    hadamard::by_warps<16>(row, n, 1.0f);
+    return hadamard::pass(row, n, 512, norm);
   default: return hadamard::by_passes(row, n, block, norm);
   }
 }

@@ -3,13 +3,14 @@
 //
 // Bound by reading the weights once: 21504 x 4096 of W8 is 88 MB, 19.4 us at an H200's 4.55 TB/s.
 //
-// - A tile is 8 weight rows. One warp does nothing but request: 8 bulk copies of up to 1 KB (one a row) fill a stage of a
+// - A tile is 8 weight rows. One warp does nothing but request: 8 bulk copies of up to 2 KB (one a row) fill a stage of a
 //   ring; STREAM_STAGES of them are in flight a block, from before the previous kernel of the stream has finished.
-//   Up to five blocks an SM keep 160 KB in flight, more than bandwidth times latency, and hide each other's pauses.
-// - Four warps multiply, 256 bytes of each row of a stage, with mma.sync: tokens are the 16 rows, weights the 8 columns. Lanes
+//   Two blocks an SM keep 128 KB in flight, more than bandwidth times latency, and leave room for a block of the next
+//   kernel, which starts when the last weights of this one are requested.
+// - Eight warps multiply, 256 bytes of each row of a stage, with mma.sync: tokens are the 16 rows, weights the 8 columns. Lanes
 //   read 16 bytes of a row, which are the operand of two instructions as they are.
 // - The sum of a W4 group is scaled and added to the total, in integers for two-level.
-// - Scales of the next tile are copied while the current one is multiplied.
+// - The scales of a tile are copied with its first stage.
 // - The partial sums of the warps meet in shared memory, double-buffered: one barrier a tile.
 //
 // Not supported: as linear_skinny; more than STREAM_MAX_GROUPS groups a row.
@@ -28,11 +29,12 @@ constexpr u32 TILE_ROWS = SKINNY_TILE_ROWS;
 constexpr u32 ROW_BYTES = STREAM_ROW_BYTES;
 constexpr u32 WARP_BYTES = ROW_BYTES / WARPS;
 constexpr u32 PIECES = WARP_BYTES / 64;
+// The next kernel starts when all weights are requested: what it requests itself then fills the pause between the two.
+constexpr bool LATE_DEPENDENTS = true;
 
 struct Shared {
   u8 weights[STAGES][TILE_ROWS][ROW_BYTES];
-  u8 group_scales[2][TILE_ROWS * STREAM_MAX_GROUPS * 2];
-  float row_scales[2][TILE_ROWS];
+  float row_scales[STREAM_SCALE_STAGES][TILE_ROWS];
   u64 full[STAGES], empty[STAGES];
 };
 
@@ -61,38 +63,48 @@ struct Tile {
   DEVICE u32 row0(const LinearParams &p) const { return (index - p.segments[segment].first_tile) * TILE_ROWS; }
 };
 
-// The warp that requests.
-DEVICE void produce(const LinearParams &p, Shared &shared) {
+// The scales of a tile, in copies of whole 16 bytes: tensors start and end at multiples of 256.
+struct TileScales {
+  const float *rows;
+  const u8 *groups;  // where the copy starts
+  u32 shift, bytes;  // from there to the first scale, and in all
+  DEVICE TileScales(const LinearSegment &s, u32 row0, u32 rows_of_tile) {
+    rows = s.scale ? s.scale + row0 : nullptr;
+    u32 row_bytes = s.groups * (s.format == FORMAT_W4_GROUP ? 2 : 1);
+    const u8 *first = (const u8 *)s.group_scale + (u64)row0 * row_bytes;
+    shift = (u32)(u64)first & 15;
+    groups = first - shift;
+    bytes = s.format == FORMAT_W8 ? 0 : (shift + rows_of_tile * row_bytes + 15) & ~15u;
+  }
+  DEVICE u32 all_bytes() const { return bytes + (rows ? TILE_ROWS * 4 : 0); }
+};
+
+// The warp that requests. The scales of a tile come with its first stage: its slot has long been left when that is free.
+DEVICE void produce(const LinearParams &p, Shared &shared, u8 *group_scales) {
+  static_assert(STREAM_SCALE_STAGES > STAGES, "a tile may be a stage");
   u64 policy = evict_first_policy();
   Turn turn;
-  u32 lane = lane_id();
-  for (Tile tile; tile.find(p); tile.index += gridDim.x) {
+  u32 lane = lane_id(), slot = 0;
+  for (Tile tile; tile.find(p); tile.index += gridDim.x, slot = (slot + 1) % STREAM_SCALE_STAGES) {
     const LinearSegment &s = p.segments[tile.segment];
     u32 row0 = tile.row0(p), row_bytes = s.row_bytes, rows = min(TILE_ROWS, s.out_features - row0);
     const u8 *src = (const u8 *)s.weight + (u64)(row0 + lane) * row_bytes;
+    TileScales scales(s, row0, rows);
     for (u32 at = 0; at < row_bytes; at += ROW_BYTES, turn.advance()) {
       u32 bytes = min(ROW_BYTES, row_bytes - at);
+      u64 *full = &shared.full[turn.slot];
       barrier_wait(&shared.empty[turn.slot], turn.parity ^ 1);
-      if (lane == 0) barrier_arrive_expect(&shared.full[turn.slot], bytes * rows);
+      if (lane == 0) barrier_arrive_expect(full, bytes * rows + (at == 0 ? scales.all_bytes() : 0));
       __syncwarp();
-      if (lane < rows)
-        copy_bulk(smem_address(shared.weights[turn.slot][lane]), src + at, bytes, &shared.full[turn.slot], policy);
+      if (lane < rows) copy_bulk(smem_address(shared.weights[turn.slot][lane]), src + at, bytes, full, policy);
+      if (at > 0) continue;
+      if (lane == TILE_ROWS && scales.rows)
+        copy_bulk(smem_address(shared.row_scales[slot]), scales.rows, TILE_ROWS * 4, full, policy);
+      if (lane == TILE_ROWS + 1 && scales.bytes)
+        copy_bulk(smem_address(group_scales + slot * p.scale_bytes), scales.groups, scales.bytes, full, policy);
     }
   }
-}
-
-// Scales of a tile, by all threads that multiply; complete after a wait and a barrier.
-DEVICE void request_scales(const LinearParams &p, Tile &tile, Shared &shared, u32 buffer) {
-  if (tile.find(p)) {
-    const LinearSegment &s = p.segments[tile.segment];
-    u32 row0 = tile.row0(p), rows = min(TILE_ROWS, s.out_features - row0), i = threadIdx.x;
-    if (s.scale && i < rows) copy_async4(smem_address(&shared.row_scales[buffer][i]), s.scale + row0 + i);
-    u32 bytes = s.format == FORMAT_W4_GROUP ? 2 : 1;
-    u32 words = s.format == FORMAT_W8 ? 0 : ceil_div(rows * s.groups * bytes, 4);
-    const u8 *from = (const u8 *)s.group_scale + (u64)row0 * s.groups * bytes;
-    for (; i < words; i += THREADS) copy_async4(smem_address(&shared.group_scales[buffer][i * 4]), from + i * 4);
-  }
-  copy_async_commit();
+  if (LATE_DEPENDENTS) pdl_launch_dependents();
 }
 
 DEVICE void consumers_barrier() { asm volatile("bar.sync 1, %0;" ::"n"(THREADS) : "memory"); }
@@ -144,7 +156,7 @@ DEVICE void stage_w8(const Lane &lane, Shared &shared, const Turn &turn, u32 at,
     for (u32 i = 0; i < PIECES; i++) early[i] = lane.top(0, at + column + i * 64);
   }
   barrier_wait(&shared.full[turn.slot], turn.parity);
-#pragma unroll(M_TILES > 2 ? 1 : PIECES)
+#pragma unroll(M_TILES > 2 ? 1 : M_TILES > 1 ? 2 : PIECES)
   for (u32 i = 0; i < PIECES; i++) {
     uint4 v = *(const uint4 *)(weights + i * 64);
     u32 b[4] = {v.x, v.y, v.z, v.w};
@@ -180,7 +192,7 @@ DEVICE void stage_w4(const Lane &lane, const GroupScales &scales, Shared &shared
     for (u32 i = 0; i < 2 * PIECES; i++) early[i] = lane.top(0, k + i / 2 * 128 + i % 2 * 16);
   }
   barrier_wait(&shared.full[turn.slot], turn.parity);
-#pragma unroll(M_TILES > 2 ? 1 : PIECES)
+#pragma unroll(M_TILES > 2 ? 1 : M_TILES > 1 ? 2 : PIECES)
   for (u32 i = 0; i < PIECES; i++) {
     u32 low[4], high[4], s[2];
     unpack_int4_x16(*(const uint4 *)(weights + i * 64), low, high);
@@ -233,8 +245,8 @@ DEVICE void tile_sums(const Lane &lane, const LinearSegment &s, const u8 *group_
 }
 
 template <int TOKENS>
-DEVICE void store_tile(const LinearParams &p, const LinearSegment &s, u32 row0, Partials<TOKENS> &partials,
-                       u32 parity, float row_scale) {
+DEVICE void store_tile(const LinearParams &p, const LinearSegment &s, const float *x_scale, u32 row0,
+                       Partials<TOKENS> &partials, u32 parity, float row_scale) {
   u32 column = threadIdx.x % TILE_ROWS, row = row0 + column;
   if (row >= s.out_features) return;
   for (u32 t = threadIdx.x / TILE_ROWS; t < p.rows; t += THREADS / TILE_ROWS) {
@@ -242,12 +254,12 @@ DEVICE void store_tile(const LinearParams &p, const LinearSegment &s, u32 row0, 
       float sum = 0.0f;
 #pragma unroll
       for (u32 w = 0; w < WARPS; w++) sum += __int_as_float(partials.sums[parity][w][t][column]);
-      store_float(s, (u64)t * s.out_features + row, sum * p.x_scale[t]);
+      store_float(s, (u64)t * s.out_features + row, sum * x_scale[t]);
     } else {
       int sum = 0;
 #pragma unroll
       for (u32 w = 0; w < WARPS; w++) sum += partials.sums[parity][w][t][column];
-      store_integer(s, t, row, sum, p.x_scale[t], row_scale);
+      store_integer(s, t, row, sum, x_scale[t], row_scale);
     }
   }
 }
@@ -258,7 +270,7 @@ template <int M_TILES, bool HALF, bool X_UNSIGNED> struct TensorCores {
   Lane lane;
   int acc[M_TILES][4];
 
-  DEVICE TensorCores(const LinearParams &p) : lane(p) {}
+  DEVICE TensorCores(const LinearParams &p, const u8 *) : lane(p) {}
 
   template <u32 FORMAT> DEVICE void sum(const LinearSegment &s, const u8 *scales, Shared &shared, Turn &turn) {
 #pragma unroll
@@ -278,40 +290,52 @@ template <int M_TILES, bool HALF, bool X_UNSIGNED> struct TensorCores {
   }
 };
 
-template <class Math> DEVICE void consume(const LinearParams &p, Shared &shared, Partials<Math::TOKENS> &partials) {
-  Tile tile, next;
-  request_scales(p, next, shared, 0);
-  copy_async_wait<0>();
-  consumers_barrier();
+// Activations that a launch before has quantized.
+struct Stored {
+  static constexpr u32 SMEM_BYTES = 0;
+  const u8 *x;
+  const float *x_scale;
+  DEVICE Stored(const LinearParams &p) : x((const u8 *)p.x), x_scale(p.x_scale) {}
+  DEVICE void begin() {}
+  DEVICE void finish() {}
+};
+
+// `Input` says where activations come from: it begins before the launch before has finished.
+template <class Math, class Input>
+DEVICE void consume(const LinearParams &p, Input &input, Shared &shared, Partials<Math::TOKENS> &partials, u8 *group_scales) {
+  input.begin();
   pdl_wait();
+  input.finish();
   Turn turn;
-  Math math(p);
-  for (u32 parity = 0; tile.find(p); tile.index += gridDim.x, parity ^= 1) {
+  Math math(p, input.x);
+  Tile tile;
+  for (u32 slot = 0, parity = 0; tile.find(p); tile.index += gridDim.x, parity ^= 1) {
     const LinearSegment &s = p.segments[tile.segment];
-    next.index += gridDim.x;
-    request_scales(p, next, shared, parity ^ 1);
-    const u8 *group_scales = shared.group_scales[parity];
+    u32 row0 = tile.row0(p);
+    const u8 *scales = group_scales + slot * p.scale_bytes + TileScales(s, row0, TILE_ROWS).shift;
     if (s.format == FORMAT_W8)
-      math.template sum<FORMAT_W8>(s, group_scales, shared, turn);
+      math.template sum<FORMAT_W8>(s, scales, shared, turn);
     else if (s.format == FORMAT_W4_TWO_LEVEL)
-      math.template sum<FORMAT_W4_TWO_LEVEL>(s, group_scales, shared, turn);
+      math.template sum<FORMAT_W4_TWO_LEVEL>(s, scales, shared, turn);
     else
-      math.template sum<FORMAT_W4_GROUP>(s, group_scales, shared, turn);
+      math.template sum<FORMAT_W4_GROUP>(s, scales, shared, turn);
     math.share(partials.sums[parity][warp_id()], s.format == FORMAT_W4_GROUP);
-    // Read before the barrier: after it, faster warps request the scales of the tile after next into the same place.
-    float row_scale = shared.row_scales[parity][threadIdx.x % TILE_ROWS];
-    copy_async_wait<0>();
+    // Read before the barrier: after it, scales of a later tile may come into the same place.
+    float row_scale = shared.row_scales[slot][threadIdx.x % TILE_ROWS];
+    slot = (slot + 1) % STREAM_SCALE_STAGES;
     consumers_barrier();
-    store_tile(p, s, tile.row0(p), partials, parity, row_scale);
+    store_tile(p, s, input.x_scale, row0, partials, parity, row_scale);
   }
 }
 
 // Either the warp that requests, or one that multiplies.
-template <class Math> DEVICE void run(const LinearParams &p) {
+// Group scales come last in shared memory, behind what the input keeps there.
+template <class Math, class Input> DEVICE void run(const LinearParams &p, Input input) {
   extern __shared__ __align__(128) u8 dynamic[];
+  u8 *group_scales = dynamic + sizeof(Shared) + sizeof(Partials<Math::TOKENS>) + Input::SMEM_BYTES;
   Shared &shared = *(Shared *)dynamic;
   Partials<Math::TOKENS> &partials = *(Partials<Math::TOKENS> *)(dynamic + sizeof(Shared));
-  pdl_launch_dependents();
+  if (!LATE_DEPENDENTS) pdl_launch_dependents();
   if (threadIdx.x == 0) {
     for (u32 i = 0; i < STAGES; i++) {
       barrier_init(&shared.full[i], 1);
@@ -321,9 +345,9 @@ template <class Math> DEVICE void run(const LinearParams &p) {
   }
   __syncthreads();
   if (warp_id() == WARPS)
-    produce(p, shared);
+    produce(p, shared, group_scales);
   else
-    consume<Math>(p, shared, partials);
+    consume<Math>(p, input, shared, partials, group_scales);
 }
 
 } // namespace stream
@@ -332,6 +356,6 @@ template <class Math> DEVICE void run(const LinearParams &p) {
 
 template <int M_TILES, bool HALF, bool X_UNSIGNED> DEVICE void linear_stream(const LinearParams &p) {
 #if __CUDA_ARCH__ >= 900
-  stream::run<stream::TensorCores<M_TILES, HALF, X_UNSIGNED>>(p);
+  stream::run<stream::TensorCores<M_TILES, HALF, X_UNSIGNED>>(p, stream::Stored(p));
 #endif
 }

@@ -4,30 +4,33 @@
 // Rows of up to 227 KB / 4 columns on Hopper.
 #pragma once
 #include "emit.cuh"
+#include "norm_row.cuh"
 
 // Plan kernel `rms_norm`: `x += delta` if there is one; `y = x / sqrt(mean(x^2) + eps) * weight`; emit.
 DEVICE void rms_norm(const RmsNormParams &p) {
-  extern __shared__ float row[];
+  extern __shared__ __align__(16) float row[];
   __shared__ float scratch[WARP];
   RowPart part(p.emit.n);
   pdl_launch_dependents();
   pdl_wait();
   float *x = p.x + part.at(p.emit.n, 0);
   const float *delta = p.delta ? p.delta + part.at(p.emit.n, 0) : nullptr;
-  float squares = 0.0f;
-  for_each(
-      part.n, [=](u32 i) { return delta ? x[i] + delta[i] : x[i]; },
-      [&](u32 i, float v) {
-        if (delta) x[i] = v;
-        row[i] = v;
-        squares += v * v;
-      });
-  __shared__ float exchanged;
-  squares = cluster_sum(block_sum(squares, scratch), &exchanged);
-  float inverse = 1.0f / sqrtf(squares / p.emit.n + p.eps);
   const float *weight = p.weight ? p.weight + part.begin : nullptr;
-  for_each(
-      part.n, [=](u32 i) { return weight ? weight[i] : 1.0f; },
+  __shared__ float pieces[NORM_MAX_PIECES];
+  u32 count = ceil_div(part.n, norm_row::PIECE), n = part.n, column = lane_id() * 4;
+  norm_row::for_pieces(
+      count, [=](u32 piece) { return norm_row::load(x, delta, piece * norm_row::PIECE + column, n); },
+      [=](u32 piece, float4 v) {
+        if (delta) norm_row::store(x, piece * norm_row::PIECE + column, n, v);
+        norm_row::store(row, piece * norm_row::PIECE + column, n, v);
+        float squares = warp_sum(norm_row::squares(v));
+        if (lane_id() == 0) pieces[piece] = squares;
+      });
+  __syncthreads();
+  __shared__ float exchanged;
+  float inverse = norm_row::inverse(cluster_sum(norm_row::total(pieces, count), &exchanged), p.emit.n, p.eps);
+  for_each<4>(
+      n, [=](u32 i) { return weight ? weight[i] : 1.0f; },
       [=](u32 i, float w) { row[i] = row[i] * inverse * w; });
   __syncthreads();
   emit_row(row, part, p.emit, scratch);
@@ -35,7 +38,7 @@ DEVICE void rms_norm(const RmsNormParams &p) {
 
 // Plan kernel `map`: `y = relu(x)^2` or `x`; emit.
 DEVICE void map(const MapParams &p) {
-  extern __shared__ float row[];
+  extern __shared__ __align__(16) float row[];
   __shared__ float scratch[WARP];
   RowPart part(p.emit.n);
   pdl_launch_dependents();
@@ -54,7 +57,7 @@ DEVICE void map(const MapParams &p) {
 
 // Plan kernel `gated_rms_norm`: `y = x * silu(z)`, RMS-normalized in groups, times the weight; emit.
 DEVICE void gated_rms_norm(const GatedNormParams &p) {
-  extern __shared__ float row[];
+  extern __shared__ __align__(16) float row[];
   __shared__ float scratch[WARP];
   __shared__ float inverse[GATED_MAX_GROUPS];
   RowPart part(p.emit.n);
@@ -83,6 +86,22 @@ DEVICE void gated_rms_norm(const GatedNormParams &p) {
       [=](u32 i, float w) { row[i] = row[i] * inverse[i / group_size] * w; });
   __syncthreads();
   emit_row(row, part, p.emit, scratch);
+}
+
+// The same after ssm_scan_step, whose blocks all read the window of B and C: it moves on here, once they have.
+DEVICE void gated_rms_norm_step(const GatedStepParams &p) {
+  gated_rms_norm(p.norm);
+  u32 size = cluster_size(), back = p.conv.taps - 1;
+  u32 sequence = blockIdx.x / size, channels = p.conv.channels;
+  float *state = (float *)(p.conv.batch.seq_base[sequence] + p.conv.state_offset);
+  for (u32 c = cluster_rank() * blockDim.x + threadIdx.x; c < channels; c += size * blockDim.x) {
+    float newest = p.conv.x[(u64)sequence * channels + c], window[CONV_MAX_TAPS];
+#pragma unroll
+    for (u32 j = 1; j < CONV_MAX_TAPS; j++) window[j] = j < back ? state[(u64)c * back + j] : newest;
+#pragma unroll
+    for (u32 j = 1; j < CONV_MAX_TAPS; j++)
+      if (j <= back) state[(u64)c * back + j - 1] = window[j];
+  }
 }
 
 // Plan kernel `add`: `out = a + b`, element by element.

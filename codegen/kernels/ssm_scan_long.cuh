@@ -3,9 +3,10 @@
 // Bound by three multiply-adds an element of state and token: 24 layers of 2048 tokens of 8B are 155 G, 5.4 ms on an
 // H200. Token by token keeps f32 and the order of the CPU's recurrence.
 //
-// - A block has one head, or SCAN_WARPS * 16 rows of it; SCAN_STAGE_TOKENS tokens (x, B, C and dt of the head) are copied
+// - A block has one head, or LONG_SCAN_WARPS * 8 rows of it; SCAN_STAGE_TOKENS tokens (x, B, C and dt of the head) are copied
 //   while as many are computed. dt and decay are made once a token.
-// - Eight lanes share four rows; their four sums are exchanged in four shuffles.
+// - Sixteen lanes share four rows; their four sums are exchanged in five shuffles. Two warps a scheduler hide each
+//   other's waits.
 //
 // Supports state sizes and head_dim that are multiples of 4.
 #pragma once
@@ -14,7 +15,10 @@
 namespace scan {
 
 constexpr u32 ROWS = 4;
-constexpr u32 LONG_THREADS = SCAN_WARPS * WARP;
+constexpr u32 LONG_THREADS = LONG_SCAN_WARPS * WARP;
+constexpr u32 LANES = 16;
+
+DEVICE u32 long_column(u32 j) { return (j * LANES + lane_id() % LANES) * 4; }
 
 // Layout of a token in shared memory, in floats: B, C, x, each aligned to 16 bytes.
 struct Stage {
@@ -62,29 +66,32 @@ DEVICE float4 load_four(const float *from, u32 at, u32 n) {
   return at < n ? *(const float4 *)(from + at) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 }
 
-// Sums four values over eight lanes; lane l gets the sum of value l / 2.
+// Sums four values over sixteen lanes; lane l gets the sum of value l / 4.
 DEVICE float exchange(const float (&y)[ROWS]) {
-  bool high = lane_id() & 4, odd = lane_id() & 2;
-  float a = (high ? y[2] : y[0]) + __shfl_xor_sync(FULL_MASK, high ? y[0] : y[2], 4);
-  float b = (high ? y[3] : y[1]) + __shfl_xor_sync(FULL_MASK, high ? y[1] : y[3], 4);
-  float sum = (odd ? b : a) + __shfl_xor_sync(FULL_MASK, odd ? a : b, 2);
+  bool high = lane_id() & 8, odd = lane_id() & 4;
+  float a = (high ? y[2] : y[0]) + __shfl_xor_sync(FULL_MASK, high ? y[0] : y[2], 8);
+  float b = (high ? y[3] : y[1]) + __shfl_xor_sync(FULL_MASK, high ? y[1] : y[3], 8);
+  float sum = (odd ? b : a) + __shfl_xor_sync(FULL_MASK, odd ? a : b, 4);
+  sum += __shfl_xor_sync(FULL_MASK, sum, 2);
   return sum + __shfl_xor_sync(FULL_MASK, sum, 1);
 }
 
-template <int J> struct Rows {
+template <u32 J> struct Rows {
   float4 s[ROWS][J];
 
   DEVICE void load(const float *state, u32 row0, u32 head_dim, u32 n) {
 #pragma unroll
-    for (u32 i = 0; i < ROWS; i++) load_columns<J>(state + (u64)(row0 + i) * n, row0 < head_dim ? n : 0, s[i]);
+    for (u32 i = 0; i < ROWS; i++)
+#pragma unroll
+      for (u32 j = 0; j < J; j++) s[i][j] = load_four(state + (u64)(row0 + i) * n, long_column(j), row0 < head_dim ? n : 0);
   }
 
   DEVICE void store(float *state, u32 row0, u32 head_dim, u32 n) const {
 #pragma unroll
     for (u32 i = 0; i < ROWS; i++)
 #pragma unroll
-      for (int j = 0; j < J; j++) {
-        u32 at = (j * 8 + lane_id() % 8) * 4;
+      for (u32 j = 0; j < J; j++) {
+        u32 at = long_column(j);
         if (row0 < head_dim && at < n) *(float4 *)(state + (u64)(row0 + i) * n + at) = s[i][j];
       }
   }
@@ -96,28 +103,28 @@ template <int J> struct Rows {
     float4 inputs = load_four(x, row0, stage.head_dim);
     float input[ROWS] = {dt * inputs.x, dt * inputs.y, dt * inputs.z, dt * inputs.w}, y[ROWS] = {};
 #pragma unroll
-    for (int j = 0; j < J; j++) {
-      u32 at = (j * 8 + lane_id() % 8) * 4;
+    for (u32 j = 0; j < J; j++) {
+      u32 at = long_column(j);
       float4 b = load_four(token, at, stage.state_size), c = load_four(token + stage.state_size, at, stage.state_size);
 #pragma unroll
       for (u32 i = 0; i < ROWS; i++) step(s[i][j], b, c, decay, input[i], y[i]);
     }
     float sum = exchange(y);
-    u32 row = lane_id() % 8 / 2;
-    if (there && lane_id() % 2 == 0) out[row0 + row] = fmaf(d, x[row0 + row], sum);
+    u32 row = lane_id() % LANES / 4;
+    if (there && lane_id() % 4 == 0) out[row0 + row] = fmaf(d, x[row0 + row], sum);
   }
 };
 
 } // namespace scan
 
-template <int J> DEVICE void ssm_scan_long(const SsmScanParams &p) {
+template <u32 J> DEVICE void ssm_scan_long(const SsmScanParams &p) {
   using namespace scan;
   extern __shared__ __align__(16) float staged[];
   pdl_launch_dependents();
-  constexpr u32 BLOCK_ROWS = SCAN_WARPS * 4 * ROWS;
+  constexpr u32 BLOCK_ROWS = LONG_SCAN_WARPS * 2 * ROWS;
   u32 blocks = ceil_div(p.head_dim, BLOCK_ROWS);
   u32 head = blockIdx.x / blocks, sequence = blockIdx.y;
-  u32 row0 = blockIdx.x % blocks * BLOCK_ROWS + (warp_id() * 4 + lane_id() / 8) * ROWS;
+  u32 row0 = blockIdx.x % blocks * BLOCK_ROWS + (warp_id() * 2 + lane_id() / LANES) * ROWS;
   float *state = (float *)(p.batch.seq_base[sequence] + p.state_offset) + (u64)head * p.head_dim * p.state_size;
   Rows<J> rows;
   rows.load(state, row0, p.head_dim, p.state_size);
@@ -139,7 +146,7 @@ template <int J> DEVICE void ssm_scan_long(const SsmScanParams &p) {
     }
     __syncthreads();
     float *out = p.out + (u64)t0 * p.heads * p.head_dim + head * p.head_dim;
-#pragma unroll(J > 4 ? 1 : 2)
+#pragma unroll 2
     for (u32 t = 0; t < count; t++, out += p.heads * p.head_dim) rows.token(here, t, row0, d, out);
     __syncthreads();
     Stage swap = here;

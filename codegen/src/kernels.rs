@@ -34,6 +34,7 @@ macro_rules! files {
 pub const FILES: &[KernelFile] = files![
     "argmax.cuh",
     "attention.cuh",
+    "attention_tile.cuh",
     "bulk.cuh",
     "common.cuh",
     "conv1d.cuh",
@@ -42,15 +43,22 @@ pub const FILES: &[KernelFile] = files![
     "epilogue.cuh",
     "hadamard.cuh",
     "int8_peak.cuh",
+    "linear_expand.cuh",
     "linear_gemm.cuh",
     "linear_scalar.cuh",
     "linear_skinny.cuh",
     "linear_stream.cuh",
     "linear_stream_dot.cuh",
+    "linear_stream_norm.cuh",
+    "linear_warpgroup.cuh",
+    "map_rotated.cuh",
     "mma.cuh",
+    "norm_row.cuh",
     "rows.cuh",
     "ssm_scan.cuh",
     "ssm_scan_long.cuh",
+    "ssm_scan_step.cuh",
+    "warpgroup.cuh",
 ];
 
 macro_rules! table {
@@ -66,7 +74,9 @@ pub const KERNELS: &[KernelRow] = table! {
     "rows.cuh", "AddParams" { ADD => "add"; READ_MEMORY => "read_memory"; }
     "rows.cuh", "RmsNormParams" { RMS_NORM => "rms_norm"; }
     "rows.cuh", "MapParams" { MAP => "map"; }
+    "map_rotated.cuh", "MapParams" { MAP_ROTATED => "map_rotated_256"; }
     "rows.cuh", "GatedNormParams" { GATED_RMS_NORM => "gated_rms_norm"; }
+    "rows.cuh", "GatedStepParams" { GATED_RMS_NORM_STEP => "gated_rms_norm_step"; }
     "rows.cuh", "DequantizeParams" { DEQUANTIZE => "dequantize"; }
     "conv1d.cuh", "Conv1dParams" { CONV1D => "conv1d"; }
     "ssm_scan.cuh", "SsmScanParams" {
@@ -76,10 +86,15 @@ pub const KERNELS: &[KernelRow] = table! {
         SCAN_256 => "ssm_scan<8, 1>";
     }
     "ssm_scan_long.cuh", "SsmScanParams" {
-        SCAN_LONG_32 => "ssm_scan_long<1>";
-        SCAN_LONG_64 => "ssm_scan_long<2>";
-        SCAN_LONG_128 => "ssm_scan_long<4>";
-        SCAN_LONG_256 => "ssm_scan_long<8>";
+        SCAN_LONG_64 => "ssm_scan_long<1>";
+        SCAN_LONG_128 => "ssm_scan_long<2>";
+        SCAN_LONG_256 => "ssm_scan_long<4>";
+    }
+    "ssm_scan_step.cuh", "ScanStepParams" {
+        SCAN_STEP_32 => "ssm_scan_step<1>";
+        SCAN_STEP_64 => "ssm_scan_step<2>";
+        SCAN_STEP_128 => "ssm_scan_step<4>";
+        SCAN_STEP_256 => "ssm_scan_step<8>";
     }
     "attention.cuh", "AttentionParams" {
         ATTENTION_APPEND_F32 => "attention_append<DTYPE_F32>";
@@ -92,6 +107,12 @@ pub const KERNELS: &[KernelRow] = table! {
         ATTENTION_BF16_1 => "attention_part<DTYPE_BF16, 1>";
         ATTENTION_BF16_4 => "attention_part<DTYPE_BF16, 4>";
         ATTENTION_COMBINE => "attention_combine";
+    }
+    "attention_tile.cuh", "AttentionParams" {
+        ATTENTION_TILES_F16_64 => "attention_tiles<DTYPE_F16, 64>";
+        ATTENTION_TILES_F16_128 => "attention_tiles<DTYPE_F16, 128>";
+        ATTENTION_TILES_BF16_64 => "attention_tiles<DTYPE_BF16, 64>";
+        ATTENTION_TILES_BF16_128 => "attention_tiles<DTYPE_BF16, 128>";
     }
     "linear_skinny.cuh", "LinearParams" {
         SKINNY_8_I8 => "linear_skinny<1, true, false>";
@@ -121,6 +142,18 @@ pub const KERNELS: &[KernelRow] = table! {
         DOT_4_I8 => "linear_stream_dot<4, false>";
         DOT_4_U8 => "linear_stream_dot<4, true>";
     }
+    "linear_warpgroup.cuh", "WarpgroupParams" {
+        WARPGROUP_32_I8 => "linear_warpgroup<32, 1, 5, false>";
+        WARPGROUP_32_U8 => "linear_warpgroup<32, 1, 5, true>";
+        WARPGROUP_64_I8 => "linear_warpgroup<64, 1, 4, false>";
+        WARPGROUP_64_U8 => "linear_warpgroup<64, 1, 4, true>";
+        WARPGROUP_128_I8 => "linear_warpgroup<128, 2, 6, false>";
+        WARPGROUP_128_U8 => "linear_warpgroup<128, 2, 6, true>";
+        WARPGROUP_256_I8 => "linear_warpgroup<256, 2, 4, false>";
+        WARPGROUP_256_U8 => "linear_warpgroup<256, 2, 4, true>";
+    }
+    "linear_expand.cuh", "ExpandParams" { EXPAND => "linear_expand"; }
+    "linear_stream_norm.cuh", "NormLinearParams" { DOT_NORM_1 => "linear_stream_norm"; }
     "argmax.cuh", "ArgmaxParams" { ARGMAX => "argmax"; }
     "int8_peak.cuh", "AddParams" { INT8_PEAK => "int8_peak"; }
     "linear_scalar.cuh", "LinearParams" {

@@ -74,7 +74,7 @@ impl<'a> Device<'a> {
         let tensors = Tensors::upload(plan, store)?;
         let slots = Slots::new(plan, &limits);
         let batch = Batch::new(limits.step_rows)?;
-        let scratch = Scratch::new(plan, &gpu, limits.step_rows)?;
+        let scratch = Scratch::new(plan, &gpu, limits.step_rows, kernels.warpgroups)?;
         let output_rows = limits.step_rows.min(FIRST_OUTPUT_ROWS);
         let mut device = Device {
             plan,
@@ -123,8 +123,7 @@ impl<'a> Device<'a> {
     }
 
     fn enqueue_all(&self, greedy: bool) -> Result<(), DeviceError> {
-        let queue = self.queue();
-        self.program.iter().try_for_each(|op| queue.enqueue(op))?;
+        self.queue().enqueue_all(&self.program)?;
         if greedy {
             let logits = self.buffers.address(self.plan.logits);
             let (rows, vocab_size) = (self.batch.shape.outputs, self.plan.model.vocab_size);

@@ -2,16 +2,19 @@
 
 use super::batch::StepShape;
 use super::driver::{Gpu, Stream};
-use super::entry::{self, Entry, GEMM_BLOCK_M};
+use super::entry::{self, Entry, GEMM_BLOCK_M, WARPGROUP, Warpgroup};
 use super::kernels::{Grid, Kernels};
 use super::params::{
-    AttentionParams, CONV_CHUNK, Conv1dParams, Emit, GatedNormParams, LinearParams, SCAN_WARPS, STREAM_MAX_GROUPS,
-    SsmScanParams,
+    AttentionParams, CONV_CHUNK, Conv1dParams, EMIT_U8, Emit, GatedNormParams, GatedStepParams, LONG_SCAN_WARPS,
+    LinearParams, MAP_ROTATED_TURNS, MapParams, NormLinearParams, RmsNormParams, SCAN_WARPS, STREAM_MAX_GROUPS,
+    STREAM_SCALE_STAGES, ScanStepParams, SsmScanParams, WarpgroupParams,
 };
-use super::program::{AttentionOp, Op, RowCount, attention_parts};
-use super::weights::{self, FEW_ROWS, FewRows, LinearOp};
+use super::program::{AttentionOp, MixerOp, Op, RowCount, attention_parts};
+use super::tensor_map::tensor_map;
+use super::weights::{self, FEW_ROWS, FewRows, LinearOp, WideOp, with_tiles};
 use crate::device::DeviceError;
 use crate::plan::{DType, Rows};
+use bytemuck::Zeroable;
 
 /// Where launches go, and the step they are for.
 pub(super) struct Queue<'a> {
@@ -23,10 +26,29 @@ pub(super) struct Queue<'a> {
 
 /// Most rows that are shared by clusters; more rows fill the GPU by themselves.
 const CLUSTER_ROWS: usize = 32;
+/// Sequences up to which a launch costs more than convolving B and C in every block that needs them.
+const STEP_SEQUENCES: usize = 1;
 /// Chunks of more tokens than this use the scan that stages them.
 const LONG_SCAN: usize = 4;
 
 impl Queue<'_> {
+    /// A whole step: what one kernel can do of two launches of the plan, it does.
+    pub(super) fn enqueue_all(&self, program: &[Op]) -> Result<(), DeviceError> {
+        let mut rest = program;
+        while let [op, behind @ ..] = rest {
+            rest = behind;
+            if let Some(Op::Linear(linear)) = behind.first()
+                && let Some(norm) = linear.norm.filter(|_| self.normalizes(linear))
+            {
+                self.norm_linear(norm, linear)?;
+                rest = &behind[1..];
+            } else {
+                self.enqueue(op)?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn enqueue(&self, op: &Op) -> Result<(), DeviceError> {
         match op {
             Op::Embed(params) => self.launch(entry::EMBED, Grid::new(self.shape.rows, 1, 1), params),
@@ -36,10 +58,13 @@ impl Queue<'_> {
                 let params = super::params::AddParams { count: elements as u32, ..*params };
                 self.launch(entry::ADD, per_element(entry::ADD, elements), &params)
             }
-            Op::RmsNorm(params, count) => {
-                self.launch(entry::RMS_NORM, self.per_row(count.rows, &params.emit, 1), params)
+            Op::RmsNorm(params, count, taken) => {
+                // Where the linear would add in the order of one block, this one does, too.
+                let alone = *taken && self.row_count(count.rows) == 1;
+                let grid = self.per_row(count.rows, &params.emit, if alone { params.emit.n } else { 1 });
+                self.launch(entry::RMS_NORM, grid, params)
             }
-            Op::Map(params, count) => self.launch(entry::MAP, self.per_row(count.rows, &params.emit, 1), params),
+            Op::Map(params, count) => self.map(params, *count),
             Op::Dequantize(params, count) => {
                 let elements = self.elements(*count);
                 let params = super::params::DequantizeParams { count: elements as u32, ..*params };
@@ -49,6 +74,9 @@ impl Queue<'_> {
             Op::Conv1d(params) => self.conv1d(params),
             Op::SsmScan(params) => self.scan(params),
             Op::GatedRmsNorm(params) => self.gated_norm(params),
+            Op::Mixer(mixer) if self.shape.is_decode() && self.shape.sequences <= STEP_SEQUENCES => {
+                self.mixer_step(mixer)
+            }
             Op::Mixer(mixer) => {
                 self.conv1d(&mixer.conv)?;
                 self.scan(&mixer.scan)?;
@@ -91,8 +119,35 @@ impl Queue<'_> {
         if self.kernels.hopper { found.unwrap_or(1) as usize } else { 1 }
     }
 
+    fn map(&self, params: &MapParams, count: RowCount) -> Result<(), DeviceError> {
+        let emit = &params.emit;
+        let grid = self.per_row(count.rows, emit, 1);
+        let room = entry::MAP_ROTATED.threads / 32 * MAP_ROTATED_TURNS * 256;
+        let whole = emit.hadamard_block == 256 && emit.n == emit.n_padded && emit.n / grid.cluster <= room;
+        if whole && emit.format != EMIT_U8 {
+            return self.launch(entry::MAP_ROTATED, grid.smem(0), params);
+        }
+        self.launch(entry::MAP, grid, params)
+    }
+
     fn gated_norm(&self, params: &GatedNormParams) -> Result<(), DeviceError> {
         self.launch(entry::GATED_RMS_NORM, self.per_row(Rows::Token, &params.emit, params.group_size), params)
+    }
+
+    /// One token a sequence: the convolution is the scan's prologue, and its windows move on behind the norm.
+    fn mixer_step(&self, mixer: &MixerOp) -> Result<(), DeviceError> {
+        let (conv, scan) = (mixer.conv, mixer.scan);
+        let entry = match scan.state_size {
+            0..=32 => entry::SCAN_STEP_32,
+            33..=64 => entry::SCAN_STEP_64,
+            65..=128 => entry::SCAN_STEP_128,
+            _ => entry::SCAN_STEP_256,
+        };
+        let blocks = scan.heads * scan.head_dim.div_ceil(SCAN_WARPS * 4);
+        let grid = Grid::new(blocks as usize, self.shape.sequences, 1);
+        self.launch(entry, grid, &ScanStepParams { conv, scan: SsmScanParams { xbc: 0, ..scan } })?;
+        let grid = self.per_row(Rows::Token, &mixer.norm.emit, mixer.norm.group_size);
+        self.launch(entry::GATED_RMS_NORM_STEP, grid, &GatedStepParams { norm: mixer.norm, conv })
     }
 
     fn conv1d(&self, params: &Conv1dParams) -> Result<(), DeviceError> {
@@ -106,20 +161,39 @@ impl Queue<'_> {
         let staged = params.head_dim.is_multiple_of(4) && smem <= self.gpu.smem_per_block - 1024;
         let long = staged && self.shape.longest > LONG_SCAN;
         let (few, many) = match params.state_size {
-            0..=32 => (entry::SCAN_32, entry::SCAN_LONG_32),
+            0..=32 => (entry::SCAN_32, entry::SCAN_LONG_64),
             33..=64 => (entry::SCAN_64, entry::SCAN_LONG_64),
             65..=128 => (entry::SCAN_128, entry::SCAN_LONG_128),
             _ => (entry::SCAN_256, entry::SCAN_LONG_256),
         };
-        let (entry, rows, smem) = if long { (many, 4, smem) } else { (few, 1, 0) };
-        let blocks = params.heads * params.head_dim.div_ceil(SCAN_WARPS * 4 * rows);
+        let (entry, rows, smem) = if long { (many, LONG_SCAN_WARPS * 8, smem) } else { (few, SCAN_WARPS * 4, 0) };
+        let blocks = params.heads * params.head_dim.div_ceil(rows);
+        // Where every block can have an SM, none shares one: the end of the kernel before would crowd them together.
+        let alone = long && blocks as usize * self.shape.sequences <= self.gpu.sm_count as usize;
+        let smem = if alone { smem.max(self.gpu.smem_per_block.min(self.gpu.smem_per_sm / 2 + 1024)) } else { smem };
         self.launch(entry, Grid::new(blocks as usize, self.shape.sequences, 1).smem(smem as usize), params)
+    }
+
+    fn normalizes(&self, linear: &LinearOp) -> bool {
+        let smem = linear.skinny.first().map_or(0, |params| stream_smem(params, 1) + entry::NORM_SMEM_BYTES);
+        self.kernels.hopper && self.row_count(linear.rows) == 1 && smem + 1024 <= self.gpu.smem_per_block
+    }
+
+    fn norm_linear(&self, norm: RmsNormParams, linear: &LinearOp) -> Result<(), DeviceError> {
+        let smem = stream_smem(&linear.skinny[0], 1) + entry::NORM_SMEM_BYTES;
+        let params = NormLinearParams { norm, linear: with_rows(&linear.skinny[0], 1) };
+        let grid = self.stream_grid(entry::DOT_NORM_1, smem, &params.linear);
+        self.launch(entry::DOT_NORM_1, grid, &params)
     }
 
     fn linear(&self, linear: &LinearOp) -> Result<(), DeviceError> {
         let rows = self.row_count(linear.rows);
         for params in &linear.scalar {
             self.scalar(&with_rows(params, rows))?;
+        }
+        let wide = linear.wide.as_ref().filter(|wide| self.kernels.warpgroups && rows > wide_from(wide));
+        if let Some(wide) = wide {
+            return self.wide(wide, rows);
         }
         match self.few_rows(rows) {
             Some(few) => linear.skinny.iter().try_for_each(|params| self.skinny(few, &with_rows(params, rows))),
@@ -141,18 +215,23 @@ impl Queue<'_> {
         self.launch(entry, Grid::new(blocks, params.rows.div_ceil(tokens) as usize, 1), params)
     }
 
-    /// As many blocks as are resident at once; they deal the tiles out among themselves.
     fn skinny(&self, few: &FewRows, params: &LinearParams) -> Result<(), DeviceError> {
         let groups = params.segments.iter().map(|segment| segment.groups).max();
-        let stream = self.kernels.hopper && groups <= Some(STREAM_MAX_GROUPS);
-        let (entries, smem) = match stream {
-            true => (few.stream, entry::stream_smem_bytes(few.rows)),
+        let smem = stream_smem(params, few.rows);
+        let fits = smem + 1024 <= self.gpu.smem_per_block;
+        let (entries, smem) = match self.kernels.hopper && groups <= Some(STREAM_MAX_GROUPS) && fits {
+            true => (few.stream, smem),
             false => (few.skinny, entry::skinny_smem_bytes(few.rows.max(8))),
         };
         let entry = entries[params.x_unsigned as usize];
+        self.launch(entry, self.stream_grid(entry, smem, params), params)
+    }
+
+    /// As many blocks as are resident at once; they deal the tiles out among themselves.
+    fn stream_grid(&self, entry: Entry, smem: u32, params: &LinearParams) -> Grid {
         let resident = (self.gpu.smem_per_sm / (smem + 1024)).clamp(1, entry.blocks_per_sm);
         let blocks = params.tiles.min(resident * self.gpu.sm_count);
-        self.launch(entry, Grid::new(blocks as usize, 1, 1).smem(smem as usize), params)
+        Grid::new(blocks as usize, 1, 1).smem(smem as usize)
     }
 
     fn gemm(&self, params: &LinearParams) -> Result<(), DeviceError> {
@@ -162,9 +241,49 @@ impl Queue<'_> {
         self.launch(gemm.entry, Grid::new(tokens, rows, 1).smem(gemm.smem_bytes as usize), params)
     }
 
+    /// Persistent blocks, as many as are resident; expanded weights are in place when they start.
+    fn wide(&self, wide: &WideOp, rows: usize) -> Result<(), DeviceError> {
+        for params in &wide.expand {
+            let threads = params.rows as usize * params.row_bytes as usize / 16;
+            self.launch(entry::EXPAND, per_element(entry::EXPAND, threads), params)?;
+        }
+        let fits = |kernel: &&Warpgroup| rows <= kernel.tokens as usize;
+        let kernel = WARPGROUP.iter().find(fits).unwrap_or(&WARPGROUP[WARPGROUP.len() - 1]);
+        let linear = with_tiles(with_rows(&wide.linear, rows), kernel.rows);
+        let mut params = WarpgroupParams { linear, ..WarpgroupParams::zeroed() };
+        params.x = tensor_map(linear.x, linear.k_padded, linear.rows, kernel.tokens)?;
+        let segments = &linear.segments[..linear.segment_count as usize];
+        for (map, segment) in params.weights.iter_mut().zip(segments) {
+            *map = tensor_map(segment.weight, segment.row_bytes, segment.out_features, kernel.rows)?;
+        }
+        let entry = kernel.entries[linear.x_unsigned as usize];
+        let tiles = linear.tiles * linear.rows.div_ceil(kernel.tokens);
+        let blocks = tiles.min(entry.blocks_per_sm * self.gpu.sm_count);
+        self.launch(entry, Grid::new(blocks as usize, 1, 1).smem(kernel.smem_bytes() as usize), &params)
+    }
+
+    /// Attention on tensor cores, where the chunks are long enough and the cache has 16 bits.
+    fn attention_tiles(&self, attention: &AttentionOp) -> Option<(Entry, Grid)> {
+        let params = &attention.params;
+        let [narrow, wide] = match attention.dtype {
+            DType::F16 => [entry::ATTENTION_TILES_F16_64, entry::ATTENTION_TILES_F16_128],
+            DType::Bf16 => [entry::ATTENTION_TILES_BF16_64, entry::ATTENTION_TILES_BF16_128],
+            _ => return None,
+        };
+        let smem = entry::attention_tiles_smem_bytes(params.head_dim);
+        let fits = params.head_dim <= 128 && smem + 1024 <= self.gpu.smem_per_block;
+        if !fits || self.shape.longest < ATTENTION_TILES_FROM {
+            return None;
+        }
+        let blocks = self.shape.longest.div_ceil(entry::ATTENTION_TILE as usize);
+        let grid = Grid::new(blocks, params.heads as usize, self.shape.sequences).smem(smem as usize);
+        Some((if params.head_dim <= 64 { narrow } else { wide }, grid))
+    }
+
     fn attention(&self, attention: &AttentionOp) -> Result<(), DeviceError> {
         let (rows, kv_heads) = (self.shape.rows, attention.params.kv_heads as usize);
-        let parts = attention_parts(self.gpu, rows, kv_heads);
+        let tiles = self.attention_tiles(attention);
+        let parts = if tiles.is_some() { 1 } else { attention_parts(self.gpu, rows, kv_heads) };
         let decode = self.shape.is_decode();
         let params = AttentionParams { parts: parts as u32, append: u32::from(decode), ..attention.params };
         let (append, one, four) = match attention.dtype {
@@ -177,10 +296,24 @@ impl Queue<'_> {
         }
         let per_kv = (params.heads / params.kv_heads) as usize;
         let (part, heads) = if per_kv == 1 { (one, 1) } else { (four, 4) };
-        self.launch(part, Grid::new(rows, kv_heads * per_kv.div_ceil(heads), parts), &params)?;
+        let grid = Grid::new(rows, kv_heads * per_kv.div_ceil(heads), parts);
+        let (part, grid) = tiles.unwrap_or((part, grid));
+        self.launch(part, grid, &params)?;
         let combine = self.per_row(Rows::Token, &params.emit, 1);
         self.launch(entry::ATTENTION_COMBINE, combine, &params)
     }
+}
+
+/// Rows up to which reading the weights as they are stored is faster.
+fn wide_from(wide: &WideOp) -> usize {
+    if wide.expand.is_empty() { 16 } else { 32 }
+}
+
+/// Chunks of at least this many tokens attend on tensor cores.
+const ATTENTION_TILES_FROM: usize = 16;
+
+fn stream_smem(params: &LinearParams, tokens: u32) -> u32 {
+    entry::stream_smem_bytes(tokens) + STREAM_SCALE_STAGES * params.scale_bytes
 }
 
 fn with_rows(params: &LinearParams, rows: usize) -> LinearParams {

@@ -1,8 +1,8 @@
 //! The entry points of the compiled kernels: what the launcher and the kernel table of the compiler agree on.
 
 use super::params::{
-    SCAN_STAGE_TOKENS, SCAN_WARPS, SKINNY_STAGES, SKINNY_TILE_ROWS, SKINNY_WARPS, STREAM_MAX_GROUPS, STREAM_ROW_BYTES,
-    STREAM_STAGES, STREAM_WARPS,
+    LONG_SCAN_WARPS, NORM_MAX_COLUMNS, SCAN_STAGE_TOKENS, SCAN_WARPS, SKINNY_STAGES, SKINNY_TILE_ROWS, SKINNY_WARPS,
+    STREAM_ROW_BYTES, STREAM_SCALE_STAGES, STREAM_STAGES, STREAM_WARPS,
 };
 
 /// A `__global__` function.
@@ -35,6 +35,7 @@ macro_rules! entries {
 const SKINNY_THREADS: u32 = SKINNY_WARPS * 32;
 const STREAM_THREADS: u32 = (STREAM_WARPS + 1) * 32;
 const SCAN_THREADS: u32 = SCAN_WARPS * 32;
+const LONG_SCAN_THREADS: u32 = LONG_SCAN_WARPS * 32;
 
 entries! {
     /// Token embedding.
@@ -50,11 +51,15 @@ entries! {
     /// The likeliest token of each row of logits.
     ARGMAX = "argmax", 1024, 1;
     /// RMSNorm and emit.
-    RMS_NORM = "rms_norm", 512, 1;
+    RMS_NORM = "rms_norm", 512, 2;
     /// Activation and emit.
     MAP = "map", 512, 1;
+    /// Activation, rotation in blocks of 256 columns, and quantization.
+    MAP_ROTATED = "map_rotated", 512, 1;
     /// Gated group RMSNorm and emit.
     GATED_RMS_NORM = "gated_rms_norm", 512, 1;
+    /// Gated group RMSNorm and emit, then the new windows of the convolution.
+    GATED_RMS_NORM_STEP = "gated_rms_norm_step", 512, 1;
     /// Raw sums to floats.
     DEQUANTIZE = "dequantize", 256, 1;
     /// Causal convolution.
@@ -68,14 +73,20 @@ entries! {
     SCAN_128 = "ssm_scan_128", SCAN_THREADS, 1;
     /// Scan with states up to 256 wide, few tokens.
     SCAN_256 = "ssm_scan_256", SCAN_THREADS, 1;
-    /// Scan with states up to 32 wide, tokens staged in shared memory.
-    SCAN_LONG_32 = "ssm_scan_long_32", SCAN_THREADS, 1;
+    /// Convolution and scan of one token a sequence, states up to 32 wide.
+    SCAN_STEP_32 = "ssm_scan_step_32", SCAN_THREADS, 1;
+    /// States up to 64 wide.
+    SCAN_STEP_64 = "ssm_scan_step_64", SCAN_THREADS, 1;
+    /// States up to 128 wide.
+    SCAN_STEP_128 = "ssm_scan_step_128", SCAN_THREADS, 1;
+    /// States up to 256 wide.
+    SCAN_STEP_256 = "ssm_scan_step_256", SCAN_THREADS, 1;
     /// Scan with states up to 64 wide, tokens staged in shared memory.
-    SCAN_LONG_64 = "ssm_scan_long_64", SCAN_THREADS, 1;
+    SCAN_LONG_64 = "ssm_scan_long_64", LONG_SCAN_THREADS, 1;
     /// Scan with states up to 128 wide, tokens staged in shared memory.
-    SCAN_LONG_128 = "ssm_scan_long_128", SCAN_THREADS, 1;
+    SCAN_LONG_128 = "ssm_scan_long_128", LONG_SCAN_THREADS, 1;
     /// Scan with states up to 256 wide, tokens staged in shared memory.
-    SCAN_LONG_256 = "ssm_scan_long_256", SCAN_THREADS, 1;
+    SCAN_LONG_256 = "ssm_scan_long_256", LONG_SCAN_THREADS, 1;
 
     /// Keys and values of several rows a sequence into an f32 cache.
     ATTENTION_APPEND_F32 = "attention_append_f32", 256, 1;
@@ -95,6 +106,14 @@ entries! {
     ATTENTION_BF16_1 = "attention_bf16_1", 128, 1;
     /// Four heads.
     ATTENTION_BF16_4 = "attention_bf16_4", 128, 1;
+    /// Attention of many tokens on tensor cores, an f16 cache, head_dim up to 64.
+    ATTENTION_TILES_F16_64 = "attention_tiles_f16_64", 128, 2;
+    /// head_dim up to 128.
+    ATTENTION_TILES_F16_128 = "attention_tiles_f16_128", 128, 2;
+    /// A bf16 cache, head_dim up to 64.
+    ATTENTION_TILES_BF16_64 = "attention_tiles_bf16_64", 128, 2;
+    /// head_dim up to 128.
+    ATTENTION_TILES_BF16_128 = "attention_tiles_bf16_128", 128, 2;
     /// Parts of the context to one vector a row, and emit.
     ATTENTION_COMBINE = "attention_combine", 512, 1;
 
@@ -116,33 +135,54 @@ entries! {
     SKINNY_64_U8 = "linear_skinny_64_u8", SKINNY_THREADS, 2;
 
     /// One row, with bulk copies and dot products.
-    DOT_1_I8 = "linear_stream_dot_1_i8", STREAM_THREADS, 5;
+    DOT_1_I8 = "linear_stream_dot_1_i8", STREAM_THREADS, 2;
     /// Unsigned activations.
-    DOT_1_U8 = "linear_stream_dot_1_u8", STREAM_THREADS, 5;
+    DOT_1_U8 = "linear_stream_dot_1_u8", STREAM_THREADS, 2;
+    /// One row that is normalized first.
+    DOT_NORM_1 = "linear_stream_dot_norm_1", STREAM_THREADS, 2;
     /// Up to 2 rows.
-    DOT_2_I8 = "linear_stream_dot_2_i8", STREAM_THREADS, 5;
+    DOT_2_I8 = "linear_stream_dot_2_i8", STREAM_THREADS, 2;
     /// Unsigned activations.
-    DOT_2_U8 = "linear_stream_dot_2_u8", STREAM_THREADS, 5;
+    DOT_2_U8 = "linear_stream_dot_2_u8", STREAM_THREADS, 2;
     /// Up to 4 rows.
-    DOT_4_I8 = "linear_stream_dot_4_i8", STREAM_THREADS, 4;
+    DOT_4_I8 = "linear_stream_dot_4_i8", STREAM_THREADS, 2;
     /// Unsigned activations.
-    DOT_4_U8 = "linear_stream_dot_4_u8", STREAM_THREADS, 4;
+    DOT_4_U8 = "linear_stream_dot_4_u8", STREAM_THREADS, 2;
     /// As `SKINNY_8_I8`, with bulk copies.
-    STREAM_8_I8 = "linear_stream_8_i8", STREAM_THREADS, 4;
+    STREAM_8_I8 = "linear_stream_8_i8", STREAM_THREADS, 2;
     /// Unsigned activations.
-    STREAM_8_U8 = "linear_stream_8_u8", STREAM_THREADS, 4;
+    STREAM_8_U8 = "linear_stream_8_u8", STREAM_THREADS, 2;
     /// Up to 16 rows.
-    STREAM_16_I8 = "linear_stream_16_i8", STREAM_THREADS, 4;
+    STREAM_16_I8 = "linear_stream_16_i8", STREAM_THREADS, 2;
     /// Up to 16 rows, unsigned activations.
-    STREAM_16_U8 = "linear_stream_16_u8", STREAM_THREADS, 4;
+    STREAM_16_U8 = "linear_stream_16_u8", STREAM_THREADS, 2;
     /// Up to 32 rows.
-    STREAM_32_I8 = "linear_stream_32_i8", STREAM_THREADS, 3;
+    STREAM_32_I8 = "linear_stream_32_i8", STREAM_THREADS, 2;
     /// Up to 32 rows, unsigned activations.
-    STREAM_32_U8 = "linear_stream_32_u8", STREAM_THREADS, 3;
+    STREAM_32_U8 = "linear_stream_32_u8", STREAM_THREADS, 2;
     /// Up to 64 rows.
     STREAM_64_I8 = "linear_stream_64_i8", STREAM_THREADS, 1;
     /// Up to 64 rows, unsigned activations.
     STREAM_64_U8 = "linear_stream_64_u8", STREAM_THREADS, 1;
+
+    /// W8 by warpgroup instructions, 64 x 32 tiles.
+    WARPGROUP_32_I8 = "linear_warpgroup_32_i8", 160, 3;
+    /// Unsigned activations.
+    WARPGROUP_32_U8 = "linear_warpgroup_32_u8", 160, 3;
+    /// 64 x 64 tiles.
+    WARPGROUP_64_I8 = "linear_warpgroup_64_i8", 160, 3;
+    /// Unsigned activations.
+    WARPGROUP_64_U8 = "linear_warpgroup_64_u8", 160, 3;
+    /// 128 x 128 tiles.
+    WARPGROUP_128_I8 = "linear_warpgroup_128_i8", 288, 1;
+    /// Unsigned activations.
+    WARPGROUP_128_U8 = "linear_warpgroup_128_u8", 288, 1;
+    /// 128 x 256 tiles.
+    WARPGROUP_256_I8 = "linear_warpgroup_256_i8", 288, 1;
+    /// Unsigned activations.
+    WARPGROUP_256_U8 = "linear_warpgroup_256_u8", 288, 1;
+    /// W4 two-level weights to W8.
+    EXPAND = "linear_expand", 256, 1;
 
     /// Linear of float weights or small groups, one row.
     SCALAR_1 = "linear_scalar_1", 256, 1;
@@ -167,6 +207,37 @@ entries! {
     GEMM_W4_GROUP_U8 = "linear_gemm_w4_group_u8", 256, 1;
 }
 
+/// A linear by warpgroup instructions, for up to so many rows at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Warpgroup {
+    /// For signed and for unsigned activations.
+    pub entries: [Entry; 2],
+    /// Tokens of a tile.
+    pub tokens: u32,
+    /// Weight rows of a tile.
+    pub rows: u32,
+    /// Stages of the ring.
+    pub stages: u32,
+}
+
+/// By tokens of a tile.
+pub const WARPGROUP: [Warpgroup; 4] = [
+    Warpgroup { entries: [WARPGROUP_32_I8, WARPGROUP_32_U8], tokens: 32, rows: 64, stages: 5 },
+    Warpgroup { entries: [WARPGROUP_64_I8, WARPGROUP_64_U8], tokens: 64, rows: 64, stages: 4 },
+    Warpgroup { entries: [WARPGROUP_128_I8, WARPGROUP_128_U8], tokens: 128, rows: 128, stages: 6 },
+    Warpgroup { entries: [WARPGROUP_256_I8, WARPGROUP_256_U8], tokens: 256, rows: 128, stages: 4 },
+];
+
+/// Columns of k of its stages, and bytes of a row of a tile that the copy engine brings.
+pub const WARPGROUP_STAGE_K: u32 = 128;
+
+impl Warpgroup {
+    /// Shared memory of a block: the ring and its barriers.
+    pub const fn smem_bytes(&self) -> u32 {
+        self.stages * ((self.rows + self.tokens) * WARPGROUP_STAGE_K + 16)
+    }
+}
+
 /// Token rows a GEMM block computes.
 pub const GEMM_BLOCK_M: u32 = 128;
 /// Columns of k of a GEMM stage.
@@ -179,16 +250,32 @@ pub const fn skinny_smem_bytes(tokens: u32) -> u32 {
     weights + scales + 2 * SKINNY_WARPS * tokens * SKINNY_TILE_ROWS * 4
 }
 
-/// Shared memory of a streaming linear of up to `tokens` rows: the ring, scales of two tiles, barriers, partial sums.
+/// Shared memory of a streaming linear of up to `tokens` rows without its group scales: the ring, row scales, barriers,
+/// partial sums.
 pub const fn stream_smem_bytes(tokens: u32) -> u32 {
     let ring = STREAM_STAGES * SKINNY_TILE_ROWS * STREAM_ROW_BYTES;
-    let scales = 2 * SKINNY_TILE_ROWS * (STREAM_MAX_GROUPS * 2 + 4);
+    let scales = STREAM_SCALE_STAGES * SKINNY_TILE_ROWS * 4;
     ring + scales + 2 * STREAM_STAGES * 8 + 2 * STREAM_WARPS * tokens * SKINNY_TILE_ROWS * 4
 }
+
+/// What a norm in front of a streaming linear adds: the row, sums of its pieces, and peaks.
+pub const NORM_SMEM_BYTES: u32 =
+    (NORM_MAX_COLUMNS + NORM_MAX_COLUMNS / 128 * 4 + STREAM_WARPS * 4 + 4).next_multiple_of(16);
 
 /// Shared memory of a scan of many tokens: two stages of x, B, C, dt and decay.
 pub const fn scan_smem_bytes(head_dim: u32, state_size: u32) -> u32 {
     2 * SCAN_STAGE_TOKENS * (2 * state_size + head_dim + 2) * 4
+}
+
+/// Queries of a block of attention on tensor cores.
+pub const ATTENTION_TILE: u32 = 64;
+/// Keys of a stage of it.
+const ATTENTION_STAGE_KEYS: u32 = 32;
+
+/// Its shared memory: two stages of keys and of values, and halves of the queries.
+pub const fn attention_tiles_smem_bytes(head_dim: u32) -> u32 {
+    let columns = if head_dim <= 64 { 64 } else { 128 };
+    2 * 2 * ATTENTION_STAGE_KEYS * columns * 2 + ATTENTION_TILE * columns * 2
 }
 
 /// Shared memory of a GEMM.

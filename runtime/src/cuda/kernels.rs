@@ -63,6 +63,8 @@ pub(super) struct Kernels {
     passed_over: Vec<String>,
     /// Dependent launch, bulk copies and clusters: Hopper and later.
     pub(super) hopper: bool,
+    /// Warpgroup instructions: Hopper alone.
+    pub(super) warpgroups: bool,
 }
 
 impl Kernels {
@@ -79,8 +81,8 @@ impl Kernels {
             allow_shared_memory(gpu, function)?;
         }
         let used = RefCell::default();
-        let hopper = gpu.capability.0 >= 9 && target != FALLBACK;
-        Ok(Kernels { functions, used, _module: module, target, passed_over, hopper })
+        let (hopper, warpgroups) = (gpu.capability.0 >= 9 && target != FALLBACK, target == "sm_90a");
+        Ok(Kernels { functions, used, _module: module, target, passed_over, hopper, warpgroups })
     }
 
     /// What was loaded, and why nothing better.

@@ -15,6 +15,7 @@ mod measure;
 pub mod params;
 mod program;
 mod slots;
+mod tensor_map;
 mod tensors;
 mod upload;
 mod vendor;

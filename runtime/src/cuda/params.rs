@@ -94,13 +94,21 @@ device_constants! {
     /// Pieces of weights in flight a lane.
     SKINNY_STAGES = 16;
     /// Warps of a block of the streaming linear that multiply; one more requests.
-    STREAM_WARPS = 4;
+    STREAM_WARPS = 8;
     /// Stages of its ring.
-    STREAM_STAGES = 4;
+    STREAM_STAGES = 5;
+    /// Tiles whose scales are in its shared memory.
+    STREAM_SCALE_STAGES = 8;
     /// Bytes of each of the rows of a stage.
-    STREAM_ROW_BYTES = 1024;
+    STREAM_ROW_BYTES = 2048;
     /// Groups a weight row may have.
     STREAM_MAX_GROUPS = 176;
+    /// Columns of a norm in front of a linear.
+    NORM_MAX_COLUMNS = 5120;
+    /// Pieces of 128 columns of a row that a block normalizes.
+    NORM_MAX_PIECES = 512;
+    /// Blocks of 256 columns that a warp of a rotating map keeps in registers.
+    MAP_ROTATED_TURNS = 6;
     /// Groups of a gated norm.
     GATED_MAX_GROUPS = 256;
     /// Time steps a block of the convolution computes.
@@ -109,6 +117,8 @@ device_constants! {
     CONV_MAX_TAPS = 8;
     /// Warps of a block of the scan.
     SCAN_WARPS = 4;
+    /// Warps of a block of the long scan.
+    LONG_SCAN_WARPS = 8;
     /// Tokens a stage of the long scan holds.
     SCAN_STAGE_TOKENS = 16;
 }
@@ -322,8 +332,48 @@ device_structs! {
         segment_count: u32 = "unsigned int segment_count",
         /// Tiles of all segments.
         tiles: u32 = "unsigned int tiles",
+        /// Shared memory for the group scales of a tile of the streaming linear.
+        scale_bytes: u32 = "unsigned int scale_bytes",
+        /// Unused.
+        padding: u32 = "unsigned int padding",
         /// The weights.
         segments: [LinearSegment; 4] = "LinearSegment segments[4]",
+    }
+
+    /// How the copy engine finds tiles of a matrix.
+    struct TensorMap {
+        /// As the driver encoded it.
+        opaque: [u64; 16] = "alignas(64) unsigned long long opaque[16]",
+    }
+
+    /// `Kernel::Linear` by warpgroup instructions: all segments W8.
+    struct WarpgroupParams {
+        /// Tiles of x.
+        x: TensorMap = "TensorMap x",
+        /// Tiles of the weights.
+        weights: [TensorMap; 4] = "TensorMap weights[4]",
+        /// The linear; tiles are of `warpgroup_rows`.
+        linear: LinearParams = "LinearParams linear",
+        /// Unused.
+        padding: [u32; 4] = "unsigned int padding[4]",
+    }
+
+    /// W4 two-level weights to W8.
+    struct ExpandParams {
+        /// Rows as stored.
+        weight: Address = "const void *weight",
+        /// Group scales.
+        group_scale: Address = "const void *group_scale",
+        /// Rows of W8.
+        out: Address = "void *out",
+        /// Rows.
+        rows: u32 = "unsigned int rows",
+        /// Bytes of a stored row.
+        row_bytes: u32 = "unsigned int row_bytes",
+        /// Groups of a row.
+        groups: u32 = "unsigned int groups",
+        /// Columns of a group.
+        group_size: u32 = "unsigned int group_size",
     }
 
     /// `Kernel::Conv1d`.
@@ -376,6 +426,30 @@ device_structs! {
         dt_min: f32 = "float dt_min",
         /// Upper clamp of dt.
         dt_max: f32 = "float dt_max",
+    }
+
+    /// `Kernel::RmsNorm` and the `Kernel::Linear` that takes its result.
+    struct NormLinearParams {
+        /// The norm.
+        norm: RmsNormParams = "RmsNormParams norm",
+        /// The linear.
+        linear: LinearParams = "LinearParams linear",
+    }
+
+    /// The convolution and the scan of `Kernel::Mixer`, one token a sequence.
+    struct ScanStepParams {
+        /// The convolution.
+        conv: Conv1dParams = "Conv1dParams conv",
+        /// The scan.
+        scan: SsmScanParams = "SsmScanParams scan",
+    }
+
+    /// The gated norm of `Kernel::Mixer`, one token a sequence, and the new windows of its convolution.
+    struct GatedStepParams {
+        /// The norm.
+        norm: GatedNormParams = "GatedNormParams norm",
+        /// The convolution.
+        conv: Conv1dParams = "Conv1dParams conv",
     }
 
     /// `Kernel::Attention`.

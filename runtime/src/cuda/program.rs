@@ -22,7 +22,8 @@ pub(super) enum Op {
     Embed(EmbedParams),
     Select(SelectParams),
     Add(AddParams, RowCount),
-    RmsNorm(RmsNormParams, RowCount),
+    /// Whether the linear behind it can do it as well.
+    RmsNorm(RmsNormParams, RowCount, bool),
     Map(MapParams, RowCount),
     Linear(Box<LinearOp>),
     Dequantize(DequantizeParams, RowCount),
@@ -58,6 +59,8 @@ pub(super) struct Scratch {
     pub(super) part_acc: Memory,
     pub(super) part_top: Memory,
     pub(super) part_sum: Memory,
+    /// W8 made of the W4 weights of one linear.
+    pub(super) expanded: Memory,
 }
 
 /// Parts of the context that attention is split into for this many rows.
@@ -66,8 +69,8 @@ pub(super) fn attention_parts(gpu: &Gpu, rows: usize, kv_heads: usize) -> usize 
 }
 
 impl Scratch {
-    pub(super) fn new(plan: &Plan, gpu: &Gpu, step_rows: usize) -> Result<Scratch, DeviceError> {
-        let (mut channels, mut inner, mut parts, mut part_values) = (0, 0, 0, 0);
+    pub(super) fn new(plan: &Plan, gpu: &Gpu, step_rows: usize, warpgroups: bool) -> Result<Scratch, DeviceError> {
+        let (mut channels, mut inner, mut parts, mut part_values, mut expanded) = (0, 0, 0, 0, 0);
         for launch in &plan.launches {
             match &launch.kernel {
                 Kernel::Mixer { conv, shape, .. } => {
@@ -80,6 +83,9 @@ impl Scratch {
                     parts = parts.max(most);
                     part_values = part_values.max(most * head_dim);
                 }
+                Kernel::Linear { in_features, segments, .. } if warpgroups => {
+                    expanded = expanded.max(weights::expanded_bytes(*in_features, segments));
+                }
                 _ => {}
             }
         }
@@ -90,6 +96,7 @@ impl Scratch {
             part_acc: floats(part_values, "parts of attention")?,
             part_top: floats(parts, "parts of attention")?,
             part_sum: floats(parts, "parts of attention")?,
+            expanded: Memory::allocate(expanded, "expanded weights")?,
         })
     }
 }
@@ -106,7 +113,18 @@ pub(super) struct Resolver<'a> {
 
 impl Resolver<'_> {
     pub(super) fn resolve(&self) -> Result<Vec<Op>, DeviceError> {
-        self.plan.launches.iter().map(|launch| self.op(&launch.kernel, &launch.origin)).collect()
+        let mut program: Vec<Op> = self
+            .plan
+            .launches
+            .iter()
+            .map(|launch| self.op(&launch.kernel, &launch.origin))
+            .collect::<Result<_, _>>()?;
+        for index in 1..program.len() {
+            if let [Op::RmsNorm(norm, _, taken), Op::Linear(linear)] = &mut program[index - 1..=index] {
+                *taken = linear.take_norm(norm);
+            }
+        }
+        Ok(program)
     }
 
     fn op(&self, kernel: &Kernel, origin: &str) -> Result<Op, DeviceError> {
@@ -136,7 +154,7 @@ impl Resolver<'_> {
                     eps: *eps,
                     padding: 0,
                 };
-                Op::RmsNorm(params, self.rows(*x))
+                Op::RmsNorm(params, self.rows(*x), false)
             }
             Kernel::Map { x, relu2, emit } => {
                 let emit = self.emit(emit, self.plan.buffer(*x).cols);

@@ -2,8 +2,9 @@
 
 use super::entry::{self, Entry};
 use super::params::{
-    EmbedParams, FORMAT_BF16, FORMAT_F16, FORMAT_F32, FORMAT_W4_GROUP, FORMAT_W4_TWO_LEVEL, FORMAT_W8, LinearParams,
-    LinearSegment, MAX_SEGMENTS, SKINNY_TILE_ROWS,
+    EMIT_I8, EmbedParams, ExpandParams, FORMAT_BF16, FORMAT_F16, FORMAT_F32, FORMAT_W4_GROUP, FORMAT_W4_TWO_LEVEL,
+    FORMAT_W8, LinearParams, LinearSegment, MAX_SEGMENTS, NORM_MAX_COLUMNS, RmsNormParams, SKINNY_TILE_ROWS,
+    STREAM_MAX_GROUPS,
 };
 use super::program::{Resolver, epilogue};
 use super::tensors::Tensors;
@@ -17,8 +18,43 @@ pub(super) struct LinearOp {
     pub(super) skinny: Vec<LinearParams>,
     /// For many rows: the same segments, one by one.
     pub(super) gemm: Vec<LinearParams>,
+    /// For many rows, where there are warpgroup instructions: the same segments, together and as W8.
+    pub(super) wide: Option<WideOp>,
     /// Float weights and small groups, for any number of rows.
     pub(super) scalar: Vec<LinearParams>,
+    /// The norm that makes the input, in a launch before: one row is normalized by the linear itself.
+    pub(super) norm: Option<RmsNormParams>,
+}
+
+impl LinearOp {
+    /// Takes over the norm whose result this is the linear of, if one kernel does both.
+    pub(super) fn take_norm(&mut self, norm: &RmsNormParams) -> bool {
+        let [linear] = &self.skinny[..] else { return false };
+        let emit = &norm.emit;
+        let same = emit.out == linear.x && emit.out_scale == linear.x_scale && emit.n_padded == linear.k_padded;
+        let plain = norm.delta == 0 && emit.format == EMIT_I8 && emit.hadamard_block == 0;
+        let few = linear.segments.iter().all(|segment| segment.groups <= STREAM_MAX_GROUPS);
+        let fits = emit.n.is_multiple_of(4) && emit.n_padded <= NORM_MAX_COLUMNS && few && self.scalar.is_empty();
+        self.norm = (same && plain && fits).then_some(*norm);
+        self.norm.is_some()
+    }
+}
+
+/// A linear of W8 segments, some of which are made of W4 first.
+pub(super) struct WideOp {
+    pub(super) expand: Vec<ExpandParams>,
+    pub(super) linear: LinearParams,
+}
+
+/// Most bytes that W4 weights of one linear are expanded to.
+const EXPANDED_BYTES: usize = 192 << 20;
+
+/// Bytes that the W4 segments of a linear take as W8; 0 where the linear cannot be expanded.
+pub(super) fn expanded_bytes(in_features: usize, segments: &[Segment]) -> usize {
+    let row_bytes = in_features.next_multiple_of(K_ALIGN);
+    let narrow = segments.iter().filter(|s| matches!(s.format, WeightFormat::W4TwoLevel { .. }));
+    let rows: usize = narrow.filter(|s| takes_tensor_cores(s.format)).map(|s| s.out_features).sum();
+    if rows * row_bytes > EXPANDED_BYTES { 0 } else { rows * row_bytes }
 }
 
 /// Groups that the tensor-core kernels take are a multiple of this.
@@ -126,20 +162,61 @@ pub(super) fn linear(resolver: &Resolver<'_>, x: Activation, k: usize, segments:
         x_unsigned: u32::from(resolver.plan.buffer(data).dtype == DType::U8),
         ..LinearParams::zeroed()
     };
+    let chosen = |wanted: bool| -> Vec<LinearSegment> {
+        let of_kind = segments.iter().filter(|s| takes_tensor_cores(s.format) == wanted);
+        of_kind.map(|s| segment(resolver, s, k)).collect()
+    };
     let launches = |wanted: bool, most: usize| -> Vec<LinearParams> {
-        let chosen: Vec<LinearSegment> = segments
-            .iter()
-            .filter(|s| takes_tensor_cores(s.format) == wanted)
-            .map(|s| segment(resolver, s, k))
-            .collect();
-        chosen.chunks(most).map(|part| with_segments(common, part)).collect()
+        chosen(wanted).chunks(most).map(|part| with_segments(common, part)).collect()
     };
     LinearOp {
         rows: resolver.plan.buffer(data).rows,
+        wide: widen(resolver, common, &chosen(true)),
         skinny: launches(true, MAX_SEGMENTS as usize),
         gemm: launches(true, 1),
         scalar: launches(false, 1),
+        norm: None,
     }
+}
+
+/// `None` where a segment can be no W8, or its W8 finds no room.
+fn widen(resolver: &Resolver<'_>, common: LinearParams, segments: &[LinearSegment]) -> Option<WideOp> {
+    let mut free = resolver.scratch.expanded.address();
+    let end = free + resolver.scratch.expanded.bytes() as u64;
+    let (mut wide, mut expand) = (Vec::new(), Vec::new());
+    for segment in segments {
+        match segment.format {
+            FORMAT_W8 => wide.push(*segment),
+            FORMAT_W4_TWO_LEVEL => {
+                let params = ExpandParams {
+                    weight: segment.weight,
+                    group_scale: segment.group_scale,
+                    out: free,
+                    rows: segment.out_features,
+                    row_bytes: segment.row_bytes,
+                    groups: segment.groups,
+                    group_size: segment.group_size,
+                };
+                let row_bytes = segment.row_bytes * 2;
+                wide.push(LinearSegment { weight: free, format: FORMAT_W8, row_bytes, groups: 0, ..*segment });
+                expand.push(params);
+                free += u64::from(segment.out_features) * u64::from(row_bytes);
+            }
+            _ => return None,
+        }
+    }
+    let fits = !wide.is_empty() && wide.len() <= MAX_SEGMENTS as usize && free <= end;
+    fits.then(|| WideOp { expand, linear: with_segments(common, &wide) })
+}
+
+/// The same segments in tiles of so many rows.
+pub(super) fn with_tiles(mut params: LinearParams, rows: u32) -> LinearParams {
+    params.tiles = 0;
+    for segment in &mut params.segments[..params.segment_count as usize] {
+        segment.first_tile = params.tiles;
+        params.tiles += segment.out_features.div_ceil(rows);
+    }
+    params
 }
 
 fn with_segments(mut params: LinearParams, segments: &[LinearSegment]) -> LinearParams {
@@ -148,7 +225,14 @@ fn with_segments(mut params: LinearParams, segments: &[LinearSegment]) -> Linear
         params.tiles += segment.out_features.div_ceil(SKINNY_TILE_ROWS);
     }
     params.segment_count = segments.len() as u32;
+    params.scale_bytes = segments.iter().map(scale_bytes).max().unwrap_or(0);
     params
+}
+
+/// Room for the group scales of a tile, which may start and end anywhere within 16 bytes.
+fn scale_bytes(segment: &LinearSegment) -> u32 {
+    let bytes = segment.groups * SKINNY_TILE_ROWS * if segment.format == FORMAT_W4_GROUP { 2 } else { 1 };
+    if bytes == 0 { 0 } else { bytes.next_multiple_of(16) + 16 }
 }
 
 /// Kernels for few rows, each with one for signed and one for unsigned activations.
