@@ -11,18 +11,20 @@ use std::collections::BTreeMap;
 use std::error::Error;
 
 pub fn run(images: &Folder, tasks: &[String]) -> Result<(), Box<dyn Error>> {
-    let models = Models::make();
+    let chosen = |task: &str| tasks.iter().any(|wanted| wanted == task);
+    let filtered = tasks.iter().any(|task| task.starts_with("phase"));
+    let started = std::time::Instant::now();
+    let models = Models::make(!chosen("parts"));
+    println!("models made in {:.1} s", started.elapsed().as_secs_f64());
     for scheme in schemes() {
-        let chosen = |task: &str| tasks.iter().any(|wanted| wanted == task);
-        let filtered = tasks.iter().any(|task| task.starts_with("phase"));
         if !filtered || chosen(&scheme.name.replace(' ', "")) {
-            bench(&models, &scheme, images)?;
+            bench(&models, &scheme, images, !chosen("prefill"), !chosen("decode"))?;
         }
     }
     Ok(())
 }
 
-fn bench(models: &Models, scheme: &Scheme, images: &Folder) -> Result<(), Box<dyn Error>> {
+fn bench(models: &Models, scheme: &Scheme, images: &Folder, decode: bool, prefill: bool) -> Result<(), Box<dyn Error>> {
     let (plan, store) = models.build(scheme);
     let limits = Limits { step_rows: 2048, ..Limits::default() };
     let started = std::time::Instant::now();
@@ -34,7 +36,7 @@ fn bench(models: &Models, scheme: &Scheme, images: &Folder) -> Result<(), Box<dy
     let bandwidth = device.read_bandwidth()?;
     println!("read bandwidth {:.3} TB/s", bandwidth / 1e12);
     let tokens: Vec<u32> = (0..2048).map(|i| i * 37 % 131_072).collect();
-    for sequences in [1, 4, 16, 32, 64] {
+    for sequences in [1, 4, 16, 32, 64].into_iter().filter(|_| decode) {
         let slots: Vec<SlotId> = (0..sequences).map(|_| device.create_slot()).collect::<Result<_, _>>()?;
         let batch: Vec<SequenceChunk<'_>> = slots
             .iter()
@@ -53,7 +55,7 @@ fn bench(models: &Models, scheme: &Scheme, images: &Folder) -> Result<(), Box<dy
         }
         slots.iter().try_for_each(|slot| device.release_slot(*slot))?;
     }
-    for rows in [512, 2048] {
+    for rows in [512, 2048].into_iter().filter(|_| prefill) {
         let slot = device.create_slot()?;
         let batch = [SequenceChunk { slot, tokens: &tokens[..rows], outputs: Outputs::Last }];
         let elapsed_us = f64::from(device.time_step(&batch, 3)?);

@@ -1,5 +1,6 @@
 //! Checks every kernel on a GPU against its CPU twin, then measures decode and prefill of the true 8B shape with random
-//! weights: `gpu_check KERNELS [check] [bench]`. KERNELS is the folder that `compile_kernels` wrote.
+//! weights: `gpu_check KERNELS [check] [bench [phase1] [phase2] [phase3] [decode] [prefill] [parts]]`. KERNELS is the folder that
+//! `compile_kernels` wrote; `parts` shows the kernels of a mixer one by one.
 
 mod bench;
 mod check;

@@ -73,10 +73,11 @@ fn key(format: WeightFormat) -> &'static str {
 }
 
 impl Models {
-    pub fn make() -> Models {
+    /// `fused`: the mixer is one launch of the plan.
+    pub fn make(fused: bool) -> Models {
         let of = |format| {
             let layout = Layout {
-                fused_mixer: true,
+                fused_mixer: fused,
                 hadamard_block: Some(256),
                 kv_dtype: runtime::plan::DType::Bf16,
                 ..Layout::of(format)
@@ -146,6 +147,16 @@ fn rename(kernel: &mut Kernel, prefix: &str, made: &[State], states: &mut Vec<St
             own(ssm_state);
         }
         Kernel::Attention { state, .. } => own(state),
+        Kernel::Conv1d { weights, state, .. } => {
+            add(&mut weights.weight);
+            weights.bias.iter_mut().for_each(add);
+            own(state);
+        }
+        Kernel::SsmScan { weights, state, .. } => {
+            [&mut weights.a_log, &mut weights.d, &mut weights.dt_bias].into_iter().for_each(add);
+            own(state);
+        }
+        Kernel::GatedRmsNorm { weight, .. } => weight.iter_mut().for_each(add),
         _ => {}
     }
 }
