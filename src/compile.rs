@@ -5,20 +5,23 @@ mod kernels;
 mod report;
 
 use crate::analyze::warn_of_unknown_tensors;
+use crate::calibrate::{CalibrationArguments, Session};
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::on_interrupt;
 use crate::pipeline::PipelineArguments;
 use crate::progress::byte_bar;
 use crate::recipe::RecipeArguments;
 use codegen::plan::{Compiled, plan_of};
-use codegen::weights::{Contents, ExtraTensor, Summary, layout, materialize};
+use codegen::weights::{Calibrated, Contents, ExtraTensor, PackedWeights, Summary, layout, materialize_calibrated};
 use frontend::Checkpoint;
 use ir::manager::{PassStatus, Report};
-use passes::Recipe;
+use ir::weights::{RotationKind, Rounding, TensorSource};
+use passes::{Phase, PipelineOptions, Recipe};
 use runtime::artifact::{Metadata, Provenance};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Compile a checkpoint into one artifact.
@@ -38,6 +41,8 @@ pub struct Arguments {
     #[command(flatten)]
     recipe: RecipeArguments,
     #[command(flatten)]
+    calibration: CalibrationArguments,
+    #[command(flatten)]
     pipeline: PipelineArguments,
 }
 
@@ -48,25 +53,58 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let started = Instant::now();
     let checkpoint = Checkpoint::open(&arguments.checkpoint)?;
     warn_of_unknown_tensors(&checkpoint);
-    let mut planned = plan(arguments, &checkpoint)?;
+    let output = arguments.output.as_ref().filter(|_| !arguments.plan_only);
+    if let Some(output) = output {
+        checkpoint.require_weights()?;
+        files::refuse_to_overwrite(&checkpoint, output)?;
+    }
+    let mut options = arguments.recipe.options()?;
+    let session = if output.is_some() { calibrate(arguments, &checkpoint, &mut options)? } else { None };
+    let mut planned = plan(arguments, &checkpoint, &options, session.as_ref())?;
     let mut out = anstream::stdout();
     out.write_all(report::plan(&checkpoint, &planned, started.elapsed()).as_bytes())?;
-    match &arguments.output {
-        Some(output) if !arguments.plan_only => {
-            checkpoint.require_weights()?;
-            files::refuse_to_overwrite(&checkpoint, output)?;
-            let kernels = kernels::compile(&arguments.kernels)?;
-            out.write_all(kernels::describe(&kernels).as_bytes())?;
-            planned.extra.extend(kernels.into_iter().map(kernels::tensor));
-            let (summary, elapsed) = write(&planned.contents(), &checkpoint, output)?;
-            out.write_all(report::written(&checkpoint, &summary, elapsed).as_bytes())?;
+    let Some(output) = output else {
+        let contents = planned.contents();
+        out.write_all(report::planned_sizes(&contents, layout(&contents)?.file_bytes()).as_bytes())?;
+        return Ok(());
+    };
+    let kernels = kernels::compile(&arguments.kernels)?;
+    out.write_all(kernels::describe(&kernels).as_bytes())?;
+    planned.extra.extend(kernels.into_iter().map(kernels::tensor));
+    let calibrated = options.statistics.as_deref().map(|statistics| Calibrated::new(&checkpoint, statistics));
+    let source: &dyn TensorSource = calibrated.as_ref().map_or(&checkpoint, |calibrated| calibrated);
+    let packed = match &session {
+        Some(session) => {
+            let started = Instant::now();
+            let rounded = session.round(&checkpoint, source, &options, &planned.compiled)?;
+            out.write_all(report::calibrated(&rounded, session.tokens(), started.elapsed()).as_bytes())?;
+            rounded.packed
         }
-        _ => {
-            let contents = planned.contents();
-            out.write_all(report::planned_sizes(&contents, layout(&contents)?.file_bytes()).as_bytes())?;
-        }
-    }
+        None => PackedWeights::new(),
+    };
+    let (summary, elapsed) = write(&planned.contents(), &packed, source, &checkpoint, output)?;
+    out.write_all(report::written(&checkpoint, &summary, elapsed).as_bytes())?;
     Ok(())
+}
+
+/// Decides whether to calibrate; then the options say so, and rotations are on unless the user chose.
+fn calibrate(
+    arguments: &Arguments,
+    checkpoint: &Checkpoint,
+    options: &mut PipelineOptions,
+) -> Result<Option<Session>, Failure> {
+    if options.recipe().phase == Phase::Reference {
+        return Ok(None);
+    }
+    let Some(session) = arguments.calibration.session(checkpoint)? else { return Ok(None) };
+    options.rounding = Rounding::Gptq;
+    if !arguments.recipe.chooses_rotations() {
+        options.rotations = Some(RotationKind::Hadamard);
+    }
+    if options.recipe().smooth.enabled != Some(false) {
+        options.statistics = Some(Arc::new(arguments.calibration.statistics(&session, checkpoint)?));
+    }
+    Ok(Some(session))
 }
 
 /// Everything that is known before weights are read.
@@ -88,11 +126,15 @@ impl Planned {
     }
 }
 
-fn plan(arguments: &Arguments, checkpoint: &Checkpoint) -> Result<Planned, Failure> {
-    let options = arguments.recipe.options()?;
+fn plan(
+    arguments: &Arguments,
+    checkpoint: &Checkpoint,
+    options: &PipelineOptions,
+    session: Option<&Session>,
+) -> Result<Planned, Failure> {
     let context = ir::irdl::context();
     let module = frontend::import::import(&context, checkpoint)?;
-    let (module, report) = arguments.pipeline.run(&context, module, passes::pipeline(&options), "import")?;
+    let (module, report) = arguments.pipeline.run(&context, module, passes::pipeline(options), "import")?;
     if arguments.pipeline.stops_early() {
         return Err(Failure::Message(
             "--bisect leaves a module that cannot become an artifact\nhelp: look at it with --dump-ir DIR, or raise the \
@@ -104,13 +146,13 @@ fn plan(arguments: &Arguments, checkpoint: &Checkpoint) -> Result<Planned, Failu
     let metadata = Metadata {
         plan: compiled.plan.clone(),
         recipe: toml::to_string(&options.recipe())?,
-        provenance: provenance(checkpoint, &options.recipe(), &report),
+        provenance: provenance(checkpoint, &options.recipe(), &report, session),
         extra: BTreeMap::new(),
     };
     Ok(Planned { compiled, extra: files::companions(checkpoint)?, metadata, passes: report })
 }
 
-fn provenance(checkpoint: &Checkpoint, recipe: &Recipe, report: &Report) -> Provenance {
+fn provenance(checkpoint: &Checkpoint, recipe: &Recipe, report: &Report, session: Option<&Session>) -> Provenance {
     let ran = report.passes.iter().filter(|run| run.status != PassStatus::Skipped);
     let rotation = |name: &str| match (&recipe.rotation.kind, name) {
         (Some(kind), "insert-rotations") => format!(" (kind {}, seed {})", kind.as_str(), recipe.rotation.seed),
@@ -122,12 +164,14 @@ fn provenance(checkpoint: &Checkpoint, recipe: &Recipe, report: &Report) -> Prov
         source_digest: format!("xxh3:{}", checkpoint.digest()),
         passes: ran.map(|run| format!("{}{}", run.name, rotation(run.name))).collect(),
         parameters: checkpoint.parameters(),
-        calibration: None,
+        calibration: session.map(Session::describe),
     }
 }
 
 fn write(
     contents: &Contents<'_>,
+    packed: &PackedWeights,
+    source: &dyn TensorSource,
     checkpoint: &Checkpoint,
     output: &std::path::Path,
 ) -> Result<(Summary, Duration), Failure> {
@@ -135,7 +179,7 @@ fn write(
     on_interrupt(move || leftovers.remove());
     let bar = byte_bar("weights");
     let started = Instant::now();
-    let summary = materialize(contents, checkpoint, output, &|done, total| {
+    let summary = materialize_calibrated(contents, packed, source, output, &|done, total| {
         bar.set_length(total);
         bar.set_position(done);
     })

@@ -74,6 +74,7 @@ fn summary(artifact: &Artifact) -> String {
         ("source", format!("{} ({})", provenance.source, provenance.source_digest)),
         ("nemoc", provenance.nemoc_version.clone()),
         ("passes", provenance.passes.join(", ")),
+        ("calibrated", provenance.calibration.clone().unwrap_or_else(|| "no, rounded to nearest".to_owned())),
         ("tokenizer", if artifact.tokenizer().is_some() { "yes" } else { "no" }.to_owned()),
         ("launches", format!("{} a step", plan.launches.len())),
         ("memory", memory(plan)),

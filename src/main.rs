@@ -3,6 +3,7 @@
 mod analyze;
 mod bench;
 mod compare;
+mod calibrate;
 mod compile;
 mod convert_task;
 mod device;
@@ -40,6 +41,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Analyze(analyze::Arguments),
+    Calibrate(calibrate::Arguments),
     Compile(compile::Arguments),
     Opt(opt::Arguments),
     Inspect(inspect::Arguments),
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> Outcome {
     match command {
         Command::Analyze(arguments) => analyze::run(&arguments),
+        Command::Calibrate(arguments) => calibrate::run(&arguments),
         Command::Compile(arguments) => compile::run(&arguments),
         Command::Opt(arguments) => opt::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),

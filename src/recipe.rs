@@ -59,7 +59,19 @@ impl RecipeArguments {
             Some(Rotations::RandomHadamard) => Some(RotationKind::RandomHadamard),
         };
         let target = *Target::find(&self.target).unwrap_or(&TARGETS[0]);
-        Ok(PipelineOptions { phase: self.phase, recipe, rotations, seed: self.seed, statistics: None, target })
+        Ok(PipelineOptions {
+            phase: self.phase,
+            recipe,
+            rotations,
+            seed: self.seed,
+            target,
+            ..PipelineOptions::default()
+        })
+    }
+
+    /// Whether rotations were chosen, or left to what is best.
+    pub fn chooses_rotations(&self) -> bool {
+        self.rotations.is_some() || self.recipe.is_some()
     }
 
     /// Whether the user said how to quantize.

@@ -87,7 +87,7 @@ fn found(limit: Option<usize>) -> Value {
         command.current_dir(env!("CARGO_MANIFEST_DIR")).args(arguments);
         command.assert().success().get_output().stdout.clone()
     };
-    nemoc(&["compile", "examples/nano", "--kernels", "none", "--phase", "0", "-o", artifact]);
+    nemoc(&["compile", "examples/nano", "--kernels", "none", "--calibration", "none", "--phase", "0", "-o", artifact]);
     let tasks = TASKS.join(",");
     let mut arguments =
         vec!["eval", artifact, "--tasks", &tasks, "--data", "tests/harness/data", "--log-samples", "--json"];

@@ -25,7 +25,18 @@ fn path(path: &Path) -> &str {
 }
 
 fn compile(checkpoint: &Path, phase: &str, rotations: &str, to: &Path) {
-    nemoc(&["compile", path(checkpoint), "--phase", phase, "--rotations", rotations, "-o", path(to)]);
+    nemoc(&[
+        "compile",
+        path(checkpoint),
+        "--phase",
+        phase,
+        "--rotations",
+        rotations,
+        "--calibration",
+        "none",
+        "-o",
+        path(to),
+    ]);
 }
 
 /// The logits that `nemoc logits` writes when it takes `chunk` tokens at a time.

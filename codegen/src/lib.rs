@@ -1,5 +1,6 @@
 //! Turns a planned module into an artifact: weights, kernels, launch plan.
 
+pub mod calibrate;
 pub mod instantiate;
 pub mod kernels;
 pub mod nvrtc;

@@ -77,6 +77,16 @@ pub enum Rounding {
     Gptq,
 }
 
+impl Rounding {
+    /// The word for it in attributes.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Rounding::Rtn => "rtn",
+            Rounding::Gptq => "gptq",
+        }
+    }
+}
+
 /// The format a weight is stored in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]

@@ -40,14 +40,16 @@ use ir::pass::{Pass, PassError, PassFailure};
 use ir::rewrite::{Action, Rewriter, rewrite};
 use ir::stage::Stage;
 use ir::types::{Act, Granularity, NemoType, Storage, Weight};
+use ir::weights::Rounding;
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
-/// Round to nearest; a calibrated rounding is another pass's.
-const ROUNDING: &str = "rtn";
-
 /// See the module's documentation.
-pub struct InsertQdq;
+#[derive(Default)]
+pub struct InsertQdq {
+    /// Of the weights of linears. Tables are rounded to nearest: their rows are not summed.
+    pub rounding: Rounding,
+}
 
 impl Pass for InsertQdq {
     fn name(&self) -> &'static str {
@@ -65,7 +67,7 @@ impl Pass for InsertQdq {
         let group_size = group_size(module)?;
         let converts = Converts::plan(module)?;
         let mut new = rewrite(context, module, |rewriter, op| {
-            let mut insert = Insert { rewriter, group_size, converts: &converts };
+            let mut insert = Insert { rewriter, group_size, rounding: self.rounding, converts: &converts };
             match op {
                 Op::Linear(linear) => insert.linear(linear),
                 Op::Embed(embed) => insert.embed(embed),
@@ -150,6 +152,7 @@ impl Converts {
 struct Insert<'r, 'c, 'n> {
     rewriter: &'r mut Rewriter<'c, 'n>,
     group_size: usize,
+    rounding: Rounding,
     converts: &'r Converts,
 }
 
@@ -161,7 +164,7 @@ impl<'c, 'n> Insert<'_, 'c, 'n> {
         copy.x = self.convert(copy.x, self.converts.at_input.get(&key(linear.y())), at)?;
         if let Some(format) = precision.weight_format(self.group_size) {
             copy.x = self.quantize(copy.x, comes_from_relu2(linear.x()), at)?;
-            copy.weight = self.quantize_weight(copy.weight, format, at)?;
+            copy.weight = self.quantize_weight(copy.weight, format, self.rounding, at)?;
         }
         let y = self.multiply(copy, precision, at)?;
         self.rewriter.map(linear.y(), y);
@@ -190,7 +193,7 @@ impl<'c, 'n> Insert<'_, 'c, 'n> {
         let at = embed.0.location();
         let mut copy = copy::embed(self.rewriter, embed);
         if let Some(format) = precision.weight_format(self.group_size) {
-            copy.table = self.quantize_weight(copy.table, format, at)?;
+            copy.table = self.quantize_weight(copy.table, format, Rounding::Rtn, at)?;
         }
         let y = self.rewriter.builder().push(copy, at)?.y();
         let y = self.convert(y, self.converts.at_border.get(&key(embed.y())), at)?;
@@ -223,11 +226,12 @@ impl<'c, 'n> Insert<'_, 'c, 'n> {
         &self,
         base: Value<'c, 'n>,
         (storage, granularity): (Storage, Granularity),
+        rounding: Rounding,
         at: Location<'c>,
     ) -> Result<Value<'c, 'n>, IrError> {
         let NemoType::Weight(weight) = type_of(base) else { unreachable!("bug: the weight of a linear is a matrix") };
         let value = NemoType::Weight(Weight { storage, granularity, ..weight });
-        let rounding = ROUNDING.to_owned();
+        let rounding = rounding.as_str().to_owned();
         Ok(self.rewriter.builder().push(build::QuantizeWeight { base, rounding, value }, at)?.value())
     }
 }

@@ -31,7 +31,7 @@ pub use smooth::Smooth;
 use cost::Target;
 use ir::pass::Pass;
 use ir::statistics::Statistics;
-use ir::weights::RotationKind;
+use ir::weights::{RotationKind, Rounding};
 use std::sync::Arc;
 
 /// A row of the pass table.
@@ -64,7 +64,7 @@ passes! {
     /// Merge rotations into the weights next to them; online Hadamards remain.
     "fold-rotations" => |_| FoldRotations;
     /// Quantize the inputs and weights of linears as assigned; mark where values change arithmetic.
-    "insert-qdq" => |_| InsertQdq;
+    "insert-qdq" => |options: &PipelineOptions| InsertQdq { rounding: options.rounding };
     /// Make conversions part of the launches next to them, as the target's roofline says.
     "fuse-conversions" => |options: &PipelineOptions| FuseConversions::new(options.target);
     /// Lower the graph to buffers and kernel launches.
@@ -84,6 +84,8 @@ pub struct PipelineOptions {
     pub seed: Option<u64>,
     /// What calibration measured; without, nothing is smoothed.
     pub statistics: Option<Arc<Statistics>>,
+    /// How the weights of linears are rounded.
+    pub rounding: Rounding,
     /// The GPU that cost decides for.
     pub target: Target,
 }
@@ -96,6 +98,7 @@ impl Default for PipelineOptions {
             rotations: None,
             seed: None,
             statistics: None,
+            rounding: Rounding::Rtn,
             target: cost::TARGETS[0],
         }
     }
@@ -129,6 +132,15 @@ pub fn pipeline(options: &PipelineOptions) -> Vec<Box<dyn Pass>> {
         _ => true,
     };
     PASSES.iter().filter(|spec| wanted(spec.name)).map(|spec| (spec.make)(options)).collect()
+}
+
+/// The passes that give the same model without quantization, every value in the same basis: what calibration compares
+/// with. Precisions are assigned twice, for a rotation in front of a linear depends on whether that is quantized.
+pub fn reference_pipeline(options: &PipelineOptions) -> Vec<Box<dyn Pass>> {
+    let mut passes = pipeline(options);
+    let at = passes.iter().position(|pass| pass.name() == "insert-qdq").unwrap_or(passes.len());
+    passes.insert(at, Box::new(AssignPrecision { recipe: Recipe::new(Phase::Reference) }));
+    passes
 }
 
 /// The pass of this name.

@@ -3,6 +3,7 @@
 use super::Planned;
 use crate::inspect::memory;
 use crate::table::{bytes, count, elapsed, table};
+use codegen::calibrate::Rounded;
 use codegen::weights::{Contents, Summary};
 use frontend::Checkpoint;
 use ir::manager::PassStatus;
@@ -27,6 +28,15 @@ pub fn plan(checkpoint: &Checkpoint, planned: &Planned, time: Duration) -> Strin
         elapsed(time),
         memory(&planned.compiled.plan),
     )
+}
+
+/// What calibration did.
+pub fn calibrated(rounded: &Rounded, tokens: usize, time: Duration) -> String {
+    let head = rounded.linears.last().map_or_else(String::new, |head| {
+        format!("; the input of {} is off by {:.2} %", head.name, 100.0 * head.input_error)
+    });
+    let (weights, tokens) = (rounded.linears.len(), count(tokens as u64));
+    format!("calibrated: {weights} weights rounded by GPTQ on {tokens} tokens in {}{head}\n", elapsed(time))
 }
 
 /// Sizes by storage format, without weights.

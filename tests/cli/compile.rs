@@ -26,6 +26,8 @@ fn compiles_nano_under_every_phase() {
             "compile",
             "--kernels",
             "none",
+            "--calibration",
+            "none",
             "examples/nano",
             "--phase",
             phase,
@@ -47,7 +49,18 @@ fn writes_the_same_bytes_every_time() {
     let dir = tempdir().unwrap();
     let artifacts = ["a.nemo", "b.nemo"].map(|name| {
         let output = dir.path().join(name);
-        stdout(&["compile", "--kernels", "none", "examples/nano", "--phase", "3", "-o", output.to_str().unwrap()]);
+        stdout(&[
+            "compile",
+            "--kernels",
+            "none",
+            "--calibration",
+            "none",
+            "examples/nano",
+            "--phase",
+            "3",
+            "-o",
+            output.to_str().unwrap(),
+        ]);
         std::fs::read(output).unwrap()
     });
     assert!(artifacts[0] == artifacts[1]);
@@ -56,7 +69,17 @@ fn writes_the_same_bytes_every_time() {
 #[test]
 fn plans_the_8b_model_within_its_size_goals_from_its_config_alone() {
     for (phase, goal) in [("1", 7.7), ("2", 3.9), ("3", 6.4)] {
-        let text = stdout(&["compile", "--kernels", "none", NEMOTRON_8B, "--phase", phase, "--plan-only"]);
+        let text = stdout(&[
+            "compile",
+            "--kernels",
+            "none",
+            "--calibration",
+            "none",
+            NEMOTRON_8B,
+            "--phase",
+            phase,
+            "--plan-only",
+        ]);
         assert!(text.contains("8,100,852,736 parameters"), "{text}");
         let bytes = text.split_once('(').and_then(|(_, rest)| rest.split_once(" bytes)")).unwrap().0.replace(',', "");
         let size: f64 = bytes.parse::<u64>().unwrap() as f64 / GIB;
@@ -72,6 +95,8 @@ fn dumps_numbered_modules_that_opt_reads_back() {
     stdout(&[
         "compile",
         "--kernels",
+        "none",
+        "--calibration",
         "none",
         "examples/nano",
         "--phase",
@@ -97,6 +122,8 @@ fn times_and_prints_passes_to_stderr() {
             "compile",
             "--kernels",
             "none",
+            "--calibration",
+            "none",
             "examples/nano",
             "--phase",
             "1",
@@ -110,9 +137,29 @@ fn times_and_prints_passes_to_stderr() {
 
 #[test]
 fn needs_a_phase_or_a_recipe() {
-    assert!(stderr(2, &["compile", "--kernels", "none", "examples/nano", "-o", "x.nemo"]).contains("--phase"));
-    nemoc().args(["compile", "--kernels", "none", "examples/nano", "--phase", "4", "-o", "x.nemo"]).assert().code(2);
-    nemoc().args(["compile", "--kernels", "none", "examples/nano", "--phase", "1"]).assert().code(2);
+    assert!(
+        stderr(2, &["compile", "--kernels", "none", "--calibration", "none", "examples/nano", "-o", "x.nemo"])
+            .contains("--phase")
+    );
+    nemoc()
+        .args([
+            "compile",
+            "--kernels",
+            "none",
+            "--calibration",
+            "none",
+            "examples/nano",
+            "--phase",
+            "4",
+            "-o",
+            "x.nemo",
+        ])
+        .assert()
+        .code(2);
+    nemoc()
+        .args(["compile", "--kernels", "none", "--calibration", "none", "examples/nano", "--phase", "1"])
+        .assert()
+        .code(2);
 }
 
 #[test]
@@ -121,7 +168,18 @@ fn follows_a_recipe() {
     let (recipe, output) = (dir.path().join("r.toml"), dir.path().join("m.nemo"));
     std::fs::write(&recipe, "phase = 2\n[[override]]\nmatch = '^lm_head$'\nprecision = \"w8a8\"\n").unwrap();
     let (recipe, output) = (recipe.to_str().unwrap(), output.to_str().unwrap());
-    stdout(&["compile", "--kernels", "none", "examples/nano", "--recipe", recipe, "-o", output]);
+    stdout(&[
+        "compile",
+        "--kernels",
+        "none",
+        "--calibration",
+        "none",
+        "examples/nano",
+        "--recipe",
+        recipe,
+        "-o",
+        output,
+    ]);
     let value: serde_json::Value = serde_json::from_str(&stdout(&["inspect", output, "--json"])).unwrap();
     let linears = value["linears"].as_array().unwrap();
     let storage = |name: &str| linears.iter().find(|linear| linear["name"] == name).unwrap()["storage"].clone();
@@ -141,6 +199,8 @@ fn refuses_a_recipe_with_an_unknown_key() {
             "compile",
             "--kernels",
             "none",
+            "--calibration",
+            "none",
             "examples/nano",
             "--recipe",
             recipe.to_str().unwrap(),
@@ -157,7 +217,18 @@ fn refuses_a_config_without_weights() {
     let dir = tempdir().unwrap();
     let output = dir.path().join("m.nemo");
     let message = nemoc()
-        .args(["compile", "--kernels", "none", NEMOTRON_8B, "--phase", "1", "-o", output.to_str().unwrap()])
+        .args([
+            "compile",
+            "--kernels",
+            "none",
+            "--calibration",
+            "none",
+            NEMOTRON_8B,
+            "--phase",
+            "1",
+            "-o",
+            output.to_str().unwrap(),
+        ])
         .assert()
         .code(1);
     message.stderr(contains("no weights")).stderr(contains("help: "));
@@ -166,8 +237,10 @@ fn refuses_a_config_without_weights() {
 
 /// Compiles nano to a place that cannot be written; expects a message with these parts.
 fn refuses_output(output: &str, parts: &[&str]) {
-    let assert =
-        nemoc().args(["compile", "--kernels", "none", "examples/nano", "--phase", "1", "-o", output]).assert().code(1);
+    let assert = nemoc()
+        .args(["compile", "--kernels", "none", "--calibration", "none", "examples/nano", "--phase", "1", "-o", output])
+        .assert()
+        .code(1);
     let message = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
     for part in parts {
         assert!(message.contains(part), "{part} is not in\n{message}");
@@ -190,7 +263,18 @@ fn refuses_to_replace_the_weights_it_reads() {
     let weights = nano.join("model.safetensors");
     let before = std::fs::read(&weights).unwrap();
     let assert = nemoc()
-        .args(["compile", "--kernels", "none", nano.to_str().unwrap(), "--phase", "1", "-o", weights.to_str().unwrap()])
+        .args([
+            "compile",
+            "--kernels",
+            "none",
+            "--calibration",
+            "none",
+            nano.to_str().unwrap(),
+            "--phase",
+            "1",
+            "-o",
+            weights.to_str().unwrap(),
+        ])
         .assert()
         .code(1);
     assert.stderr(contains("weight file of the checkpoint")).stderr(contains("help: "));
@@ -205,7 +289,18 @@ fn warns_of_a_checkpoint_without_tokenizer() {
     let output = dir.path().join("m.nemo");
     let output = output.to_str().unwrap();
     let assert = nemoc()
-        .args(["compile", "--kernels", "none", nano.to_str().unwrap(), "--phase", "1", "-o", output])
+        .args([
+            "compile",
+            "--kernels",
+            "none",
+            "--calibration",
+            "none",
+            nano.to_str().unwrap(),
+            "--phase",
+            "1",
+            "-o",
+            output,
+        ])
         .assert()
         .success();
     assert.stderr(contains("warning: ")).stderr(contains("no tokenizer.json"));
@@ -224,7 +319,18 @@ fn refuses_weights_that_are_not_finite() {
     std::fs::write(&weights, bytes).unwrap();
     let output = dir.path().join("m.nemo");
     let assert = nemoc()
-        .args(["compile", "--kernels", "none", nano.to_str().unwrap(), "--phase", "1", "-o", output.to_str().unwrap()])
+        .args([
+            "compile",
+            "--kernels",
+            "none",
+            "--calibration",
+            "none",
+            nano.to_str().unwrap(),
+            "--phase",
+            "1",
+            "-o",
+            output.to_str().unwrap(),
+        ])
         .assert()
         .code(1);
     assert.stderr(contains("NaN")).stderr(contains("help: "));
@@ -303,6 +409,8 @@ fn leaves_the_old_artifact_when_it_is_killed_or_interrupted() {
         let mut child = nemoc_process(&[
             "compile",
             "--kernels",
+            "none",
+            "--calibration",
             "none",
             model.to_str().unwrap(),
             "--phase",

@@ -3,6 +3,7 @@
 mod analyze;
 mod artifact;
 mod compare;
+mod calibrate;
 mod compile;
 mod eval;
 mod general;

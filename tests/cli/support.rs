@@ -60,7 +60,8 @@ fn artifacts() -> &'static (TempDir, [PathBuf; 2]) {
         let dir = tempdir().expect("there is room for temporary files");
         let paths = ["0", "1"].map(|phase| {
             let output = dir.path().join(format!("nano-{phase}.nemo"));
-            let arguments = ["compile", "examples/nano", "--kernels", "none", "--phase", phase, "-o"];
+            let arguments =
+                ["compile", "examples/nano", "--kernels", "none", "--calibration", "none", "--phase", phase, "-o"];
             stdout(&[&arguments[..], &[&output.to_string_lossy()]].concat());
             output
         });

@@ -9,6 +9,7 @@ mod chain;
 mod convert;
 mod dequantize;
 mod error;
+mod evaluate;
 mod hadamard;
 mod matmul;
 mod quantize;
@@ -26,9 +27,11 @@ pub use calibrated::Calibrated;
 pub use convert::{from_f32, to_f32};
 pub use dequantize::{dequantize, dequantize_stored};
 pub use error::WeightError;
+pub use evaluate::{Evaluator, PackedWeight, PackedWeights};
 pub use quantize::{
     ErrorStats, NotFinite, PackedRows, QuantizeRows, RowBytes, pack_nibbles, quantizer, stored_tensors, unpack_nibbles,
 };
+pub(crate) use random::SplitMix64;
 pub use rotation::Orthogonal;
 pub use shape::shape;
 
@@ -125,10 +128,25 @@ pub fn materialize(
     path: &Path,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Summary, WeightError> {
+    materialize_calibrated(contents, &PackedWeights::new(), source, path, progress)
+}
+
+/// [`materialize`] with weights that calibration has rounded.
+///
+/// # Errors
+/// As [`materialize`]; also when a weight to be rounded by calibration is not among `packed`.
+pub fn materialize_calibrated(
+    contents: &Contents<'_>,
+    packed: &PackedWeights,
+    source: &dyn TensorSource,
+    path: &Path,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Result<Summary, WeightError> {
     let jobs = jobs(contents)?;
-    let rotations = prepare_rotations(&jobs, source)?;
+    check_packed(&jobs, packed)?;
+    let rotations = rotations_of(jobs.iter().map(|job| job.expr), source)?;
     // Every tensor is looked up before a file is created.
-    let maxima = prepare_maxima(&jobs, source, &rotations)?;
+    let maxima = maxima_of(jobs.iter().map(|job| (job.name, job.expr)), source, &rotations)?;
     let chains = jobs.iter().map(|job| prepare(job, source, &rotations, &maxima)).collect::<Result<Vec<_>, _>>()?;
     let writer = ArtifactWriter::create(path, layout(contents)?)?;
     for extra in contents.extra {
@@ -140,7 +158,10 @@ pub fn materialize(
         let work = jobs[wave.clone()].par_iter().zip(&chains[wave]);
         let done: Result<Vec<ErrorStats>, WeightError> = work
             .map(|(job, prepared)| match prepared {
-                Prepared::Matrix(chain) => stream::matrix(job, chain, source, &writer, &progress),
+                Prepared::Matrix(chain) => match packed.get(job.name) {
+                    Some(packed) => stream::packed(job, packed, &writer, &progress, prepared.input_bytes()),
+                    None => stream::matrix(job, chain, source, &writer, &progress),
+                },
                 Prepared::Vector(values) => stream::vector(job, values, &writer, &progress),
             })
             .collect();
@@ -179,19 +200,13 @@ fn jobs<'a>(contents: &Contents<'a>) -> Result<Vec<Job<'a>>, WeightError> {
     let weights = contents.weights.iter().map(|weight| {
         let [rows, cols] = shape::matrix(&weight.name, &weight.expr)?;
         let tensors = stored_tensors(&weight.name, weight.format, rows, cols)?;
-        Ok(Job {
-            name: &weight.name,
-            expr: &weight.expr,
-            format: weight.format,
-            rounding: quantizer(&weight.name, weight.format, weight.rounding)?,
-            tensors,
-        })
+        Ok(Job { name: &weight.name, expr: &weight.expr, format: weight.format, rounding: round_now(weight)?, tensors })
     });
     let parameters = contents.parameters.iter().map(|StoredParameter { name, expr }| {
         let format = StorageFormat::Float { dtype: FloatType::F32 };
         let rounding = quantizer(name, format, Rounding::Rtn)?;
         let spec = TensorSpec { name: name.clone(), dtype: DType::F32, shape: shape(name, expr)? };
-        Ok(Job { name, expr, format, rounding, tensors: vec![spec] })
+        Ok(Job { name, expr, format, rounding: Some(rounding), tensors: vec![spec] })
     });
     weights.chain(parameters).collect()
 }
@@ -209,9 +224,36 @@ fn prepare<'a>(
     Ok(Prepared::Matrix(Chain::new(job.expr, context)?))
 }
 
-fn prepare_rotations(jobs: &[Job<'_>], source: &dyn TensorSource) -> Result<Rotations, WeightError> {
+/// The rounding of a weight, unless it is the business of calibration.
+fn round_now(weight: &StoredWeight) -> Result<Option<Box<dyn QuantizeRows>>, WeightError> {
+    match (weight.rounding, weight.format) {
+        (Rounding::Gptq, StorageFormat::W8 | StorageFormat::W4TwoLevel { .. } | StorageFormat::W4Group { .. }) => {
+            Ok(None)
+        }
+        _ => Ok(Some(quantizer(&weight.name, weight.format, Rounding::Rtn)?)),
+    }
+}
+
+/// Before anything is written: is everything there that calibration was to give?
+fn check_packed(jobs: &[Job<'_>], packed: &PackedWeights) -> Result<(), WeightError> {
+    for job in jobs.iter().filter(|job| job.rounding.is_none()) {
+        let [rows, cols] = shape::matrix(job.name, job.expr)?;
+        let given = packed
+            .get(job.name)
+            .ok_or_else(|| WeightError::NeedsCalibration { weight: job.name.into(), rounding: "GPTQ" })?;
+        if !given.fits(job.format, rows, cols) {
+            return Err(WeightError::invalid(job.name, "was rounded to another format than it is stored in"));
+        }
+    }
+    Ok(())
+}
+
+fn rotations_of<'e>(
+    expressions: impl Iterator<Item = &'e WeightExpr>,
+    source: &dyn TensorSource,
+) -> Result<Rotations, WeightError> {
     let mut rotations = Rotations::new();
-    let mut pending: Vec<&WeightExpr> = jobs.iter().map(|job| job.expr).collect();
+    let mut pending: Vec<&WeightExpr> = expressions.collect();
     while let Some(expr) = pending.pop() {
         match expr {
             WeightExpr::Tensor { .. } => {}
@@ -233,15 +275,15 @@ fn prepare_rotations(jobs: &[Job<'_>], source: &dyn TensorSource) -> Result<Rota
 }
 
 /// Reads the weights on which factors depend; shapes were checked.
-fn prepare_maxima<'a>(
-    jobs: &[Job<'a>],
+fn maxima_of<'a>(
+    expressions: impl Iterator<Item = (&'a str, &'a WeightExpr)>,
     source: &dyn TensorSource,
     rotations: &Rotations,
 ) -> Result<ColumnMaxima<'a>, WeightError> {
     let (mut maxima, none) = (ColumnMaxima::default(), ColumnMaxima::default());
-    for job in jobs {
-        let context = Context { weight: job.name, source, rotations, maxima: &none };
-        for weight in measured(job.expr) {
+    for (name, expr) in expressions {
+        let context = Context { weight: name, source, rotations, maxima: &none };
+        for weight in measured(expr) {
             if maxima.find(weight).is_none() {
                 maxima.insert(weight, smooth::column_maxima(weight, context)?);
             }

@@ -1,10 +1,10 @@
 //! Random numbers that are the same on every machine and in every version: artifacts must be reproducible.
 
 /// SplitMix64 (Steele, Lea and Flood 2014).
-pub(super) struct SplitMix64(pub u64);
+pub(crate) struct SplitMix64(pub u64);
 
 impl SplitMix64 {
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -24,7 +24,7 @@ impl SplitMix64 {
 
     /// Mean 0, variance 1, close to normal: a sum of twelve uniform numbers needs no transcendental function, whose
     /// last bit differs between machines.
-    pub(super) fn normal(&mut self) -> f64 {
+    pub(crate) fn normal(&mut self) -> f64 {
         (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
     }
 }

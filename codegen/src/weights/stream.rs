@@ -2,6 +2,7 @@
 
 use super::chain::Chain;
 use super::error::WeightError;
+use super::evaluate::PackedWeight;
 use super::quantize::{ErrorStats, PackedRows, QuantizeRows, RowBytes};
 use super::rows::Rows;
 use crate::writer::{ArtifactWriter, TensorWriter, WriteError};
@@ -21,7 +22,8 @@ pub(super) struct Job<'a> {
     pub name: &'a str,
     pub expr: &'a WeightExpr,
     pub format: StorageFormat,
-    pub rounding: Box<dyn QuantizeRows>,
+    /// `None` when calibration has rounded it.
+    pub rounding: Option<Box<dyn QuantizeRows>>,
     pub tensors: Vec<TensorSpec>,
 }
 
@@ -111,6 +113,40 @@ pub(super) fn matrix(
     Ok(stats)
 }
 
+/// Writes what calibration has rounded.
+pub(super) fn packed(
+    job: &Job<'_>,
+    packed: &PackedWeight,
+    writer: &ArtifactWriter,
+    progress: &Progress<'_>,
+    input_bytes: u64,
+) -> Result<ErrorStats, WeightError> {
+    for (tensor, bytes) in open_tensors(job, writer)?.into_iter().zip(packed.parts()) {
+        if let Some(mut tensor) = tensor {
+            tensor.write(bytes)?;
+            tensor.finish()?;
+        }
+    }
+    progress.add(input_bytes);
+    Ok(packed.error)
+}
+
+/// Evaluates a matrix and rounds it; nothing is written.
+pub(super) fn in_memory(
+    job: &Job<'_>,
+    chain: &Chain<'_>,
+    source: &dyn TensorSource,
+) -> Result<PackedWeight, WeightError> {
+    let rows = Rows::new(chain, source);
+    if rows.is_stored_as(job.format) {
+        return Ok(PackedWeight { weight: rows.bytes(0..chain.rows).to_vec(), ..PackedWeight::default() });
+    }
+    let mut panel = Panel::new(RowBytes::new(job.format, chain.cols), chain.rows);
+    let error = fill_panel(job, chain, &rows, 0..chain.rows, &mut panel)?;
+    let [weight, group_scale, scale] = panel.bytes;
+    Ok(PackedWeight { weight, group_scale, scale, error })
+}
+
 /// Rows that are in the checkpoint what they are in the artifact.
 fn copy(
     job: &Job<'_>,
@@ -187,6 +223,9 @@ fn fill_panel(
     range: Range<usize>,
     panel: &mut Panel,
 ) -> Result<ErrorStats, WeightError> {
+    let Some(rounding) = &job.rounding else {
+        return Err(WeightError::NeedsCalibration { weight: job.name.into(), rounding: "GPTQ" });
+    };
     // The same blocks whatever the number of threads, so that sums of errors are the same, too.
     let block_rows = (BLOCK_ELEMENTS / chain.cols).clamp(1, 256);
     let results: Vec<_> = panel
@@ -195,7 +234,7 @@ fn fill_panel(
         .map_init(Vec::new, |values, (block, packed)| {
             values.resize(block.len() * chain.cols, 0.0);
             rows.fill(block.clone(), values);
-            let quantized = job.rounding.quantize(values, chain.cols, packed);
+            let quantized = rounding.quantize(values, chain.cols, packed);
             quantized.map_err(|bad| WeightError::NotFinite { weight: job.name.into(), row: block.start + bad.row })
         })
         .collect();

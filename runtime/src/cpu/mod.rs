@@ -12,6 +12,7 @@ mod emit;
 mod gated_rms_norm;
 mod hadamard;
 mod kv_cache;
+mod launches;
 mod linear;
 mod map;
 mod mixer;
@@ -25,3 +26,4 @@ mod storage;
 mod tensors;
 
 pub use device::{Device, Options};
+pub use launches::Launches;

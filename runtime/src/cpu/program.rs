@@ -46,7 +46,8 @@ pub(super) fn resolve<'a>(plan: &'a Plan, store: &'a dyn TensorStore) -> Result<
     resolved.collect()
 }
 
-fn resolve_kernel<'a>(kernel: &'a Kernel, tensors: Tensors<'a>) -> Result<Box<dyn Op + 'a>, PlanError> {
+/// A kernel with the tensors of one launch.
+pub(super) fn resolve_kernel<'a>(kernel: &'a Kernel, tensors: Tensors<'a>) -> Result<Box<dyn Op + 'a>, PlanError> {
     Ok(match kernel {
         Kernel::Embed { table, out } => Box::new(Embed::new(table, *out, tensors)?),
         Kernel::SelectOutputs { x, out } => Box::new(SelectOutputs { x: *x, out: *out }),

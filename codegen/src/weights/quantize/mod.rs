@@ -69,7 +69,7 @@ impl ErrorStats {
         if self.squared_weight == 0.0 { 0.0 } else { (self.squared_error / self.squared_weight).sqrt() }
     }
 
-    pub(super) fn add(&mut self, other: ErrorStats) {
+    pub(crate) fn add(&mut self, other: ErrorStats) {
         self.squared_error += other.squared_error;
         self.squared_weight += other.squared_weight;
         self.max_error = self.max_error.max(other.max_error);

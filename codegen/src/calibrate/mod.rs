@@ -1,0 +1,69 @@
+//! Calibration: what a model does on a text decides how its weights are rounded.
+//!
+//! [`collect_statistics`] runs a model and records how large the inputs of its linears are. [`round_weights`] runs a
+//! quantized plan and its float counterpart side by side, launch by launch, over the whole text: at each linear it sees
+//! the inputs that the quantized model really has there, rounds the weight by GPTQ so that the *outputs* come out right,
+//! and goes on with what was stored. Errors made upstream are seen, and partly repaired, downstream.
+//!
+//! Memory is that of one step with all tokens of the text in it: the plan's buffers, for both models. Results do not
+//! depend on the number of threads; they may differ in the last bits between processors.
+
+mod error;
+mod factor;
+mod gptq;
+mod gram;
+mod lockstep;
+mod sequences;
+mod statistics;
+mod tensors;
+
+pub use error::CalibrateError;
+pub use lockstep::{LinearReport, Models, Rounded, Settings, round_weights};
+pub use sequences::{sequences, text_digest};
+pub use statistics::collect_statistics;
+
+use crate::plan::Compiled;
+use crate::weights::{Evaluator, PackedWeights};
+use ir::weights::TensorSource;
+use runtime::cpu::Launches;
+use runtime::plan::Launch;
+use tensors::Stored;
+
+/// Tokens whose activations are looked at together.
+const BLOCK_TOKENS: usize = 4096;
+
+/// A plan being executed, its tensors made launch by launch.
+struct Run<'a> {
+    launches: Launches<'a>,
+    stored: Stored<'a>,
+    evaluator: Evaluator<'a>,
+}
+
+impl<'a> Run<'a> {
+    fn begin(
+        compiled: &'a Compiled,
+        source: &'a dyn TensorSource,
+        sequences: &[&[u32]],
+        output_stride: usize,
+    ) -> Result<Run<'a>, CalibrateError> {
+        Ok(Run {
+            launches: Launches::begin(&compiled.plan, sequences, output_stride)?,
+            stored: Stored::new(compiled),
+            evaluator: Evaluator::new(&compiled.weights, &compiled.parameters, source)?,
+        })
+    }
+
+    /// The launch that runs next.
+    fn next(&self) -> Option<&'a Launch> {
+        self.launches.plan().launches.get(self.launches.next())
+    }
+
+    /// Runs it.
+    fn advance(&mut self, packed: &PackedWeights) -> Result<(), CalibrateError> {
+        if let Some(launch) = self.next() {
+            let tensors = self.stored.tensors(&launch.kernel, packed, &self.evaluator)?;
+            self.launches.run(&tensors)?;
+        }
+        Ok(())
+    }
+}

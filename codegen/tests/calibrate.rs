@@ -1,0 +1,132 @@
+//! Calibration on the trained nano checkpoint, on a few tokens.
+
+use codegen::calibrate::{CalibrateError, Models, Rounded, Settings, collect_statistics, round_weights, sequences};
+use codegen::plan::{Compiled, plan_of};
+use codegen::weights::{Evaluator, dequantize};
+use frontend::{Checkpoint, import::import};
+use ir::manager::{Manager, Options};
+use ir::pass::Pass;
+use ir::weights::{RotationKind, Rounding, WeightExpr};
+use passes::{Phase, PipelineOptions, pipeline, reference_pipeline};
+use runtime::generate::Tokenizer;
+use std::path::Path;
+
+const NANO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/nano");
+const TEXT: &str = include_str!("../../src/calibrate/text.txt");
+
+fn nano() -> Checkpoint {
+    Checkpoint::open(Path::new(NANO)).unwrap()
+}
+
+fn compiled(checkpoint: &Checkpoint, passes: Vec<Box<dyn Pass>>) -> Compiled {
+    let context = ir::irdl::context();
+    let module = import(&context, checkpoint).unwrap();
+    let (module, _) = Manager::new(passes, Options::default()).run(&context, module, &mut ()).unwrap();
+    plan_of(&module).unwrap()
+}
+
+fn tokens() -> Vec<u32> {
+    let tokenizer = std::fs::read(Path::new(NANO).join("tokenizer.json")).unwrap();
+    Tokenizer::from_bytes(&tokenizer).unwrap().encode(&TEXT[..6000]).unwrap()
+}
+
+fn options(phase: Phase, rotations: Option<RotationKind>) -> PipelineOptions {
+    PipelineOptions { phase: Some(phase), rotations, rounding: Rounding::Gptq, ..PipelineOptions::default() }
+}
+
+fn rounded(options: &PipelineOptions, samples: usize, threads: usize) -> (Compiled, Rounded) {
+    let checkpoint = nano();
+    let reference = compiled(&checkpoint, reference_pipeline(options));
+    let quantized = compiled(&checkpoint, pipeline(options));
+    let models = Models { reference: &reference, quantized: &quantized };
+    let tokens = tokens();
+    let sequences = sequences(&tokens, samples, 64, 0).unwrap();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    let rounded =
+        pool.install(|| round_weights(models, &checkpoint, &sequences, Settings::default(), &mut |_, _| ()).unwrap());
+    (quantized, rounded)
+}
+
+#[test]
+fn rounds_the_same_with_one_thread_and_with_three() {
+    let options = options(Phase::Mixed, Some(RotationKind::Hadamard));
+    let (one, three) = (rounded(&options, 3, 1).1, rounded(&options, 3, 3).1);
+    assert!(one.packed == three.packed);
+    assert_eq!(one.linears, three.linears);
+}
+
+#[test]
+fn rounds_every_weight_of_a_linear_close_to_what_it_stands_for() {
+    for phase in [Phase::Conservative, Phase::Aggressive] {
+        let (quantized, rounded) = rounded(&options(phase, None), 6, 2);
+        let checkpoint = nano();
+        let evaluator = Evaluator::new(&quantized.weights, &quantized.parameters, &checkpoint).unwrap();
+        let by_gptq: Vec<_> = quantized.weights.iter().filter(|weight| weight.rounding == Rounding::Gptq).collect();
+        assert_eq!(rounded.packed.len(), by_gptq.len());
+        assert_eq!(by_gptq.len(), quantized.weights.len() - 1, "all but the embedding");
+        for weight in by_gptq {
+            let exact = evaluator.values(&weight.name, &weight.expr).unwrap();
+            let packed = &rounded.packed[&weight.name];
+            let [rows, cols] = codegen::weights::shape(&weight.name, &weight.expr).unwrap()[..] else { panic!() };
+            let stored =
+                dequantize(weight.format, rows, cols, &packed.weight, &packed.group_scale, &packed.scale).unwrap();
+            let square = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>();
+            let error = square(&mut exact.iter().zip(&stored).map(|(a, b)| a - b)) / square(&mut exact.iter().copied());
+            assert!(error.sqrt() < 0.3, "{} is off by {}", weight.name, error.sqrt());
+            assert!((error.sqrt() - packed.error.relative()).abs() < 1e-4, "{}", weight.name);
+        }
+    }
+}
+
+#[test]
+fn the_first_input_is_off_by_the_embedding_alone_and_later_ones_by_more() {
+    let linears = rounded(&options(Phase::Aggressive, Some(RotationKind::Hadamard)), 4, 2).1.linears;
+    let (first, last) = (&linears[0], linears.last().unwrap());
+    assert!(first.name.starts_with("layers.0.") && last.name == "lm_head", "{} {}", first.name, last.name);
+    assert!(first.input_error > 0.0 && first.input_error < last.input_error && last.input_error < 0.5, "{linears:?}");
+}
+
+/// The tensor that an expression starts from.
+fn tensor(expr: &WeightExpr) -> &str {
+    match expr {
+        WeightExpr::Tensor { name, .. } => name,
+        WeightExpr::SliceRows { base, .. } => tensor(base),
+        other => panic!("{other:?} is not in the imported graph"),
+    }
+}
+
+#[test]
+fn measures_the_input_of_every_linear_under_the_name_of_its_tensor() {
+    let checkpoint = nano();
+    let options = PipelineOptions { phase: Some(Phase::Reference), ..PipelineOptions::default() };
+    let compiled = compiled(&checkpoint, pipeline(&options));
+    let tokens = tokens();
+    let windows = sequences(&tokens, 4, 64, 0).unwrap();
+    let inputs = collect_statistics(&compiled, &checkpoint, &windows, &mut |_, _| ()).unwrap();
+    // The embedding comes first.
+    for weight in &compiled.weights[1..] {
+        let columns = codegen::weights::shape(&weight.name, &weight.expr).unwrap()[1];
+        let input = &inputs[tensor(&weight.expr)];
+        assert_eq!((input.absmax.len(), input.mean_square.len()), (columns, columns), "{}", weight.name);
+        let in_bounds = input.absmax.iter().zip(&input.mean_square).all(|(max, square)| *square <= max * max * 1.001);
+        assert!(in_bounds, "{}", weight.name);
+    }
+}
+
+#[test]
+fn refuses_plans_of_different_models() {
+    let checkpoint = nano();
+    let reference = compiled(&checkpoint, pipeline(&PipelineOptions::default()));
+    let mut quantized = compiled(&checkpoint, pipeline(&options(Phase::Conservative, None)));
+    for launch in &mut quantized.plan.launches {
+        if let runtime::plan::Kernel::Linear { segments, .. } = &mut launch.kernel {
+            segments.iter_mut().for_each(|segment| segment.weight.insert(0, 'x'));
+        }
+    }
+    quantized.weights.iter_mut().skip(1).for_each(|weight| weight.name.insert(0, 'x'));
+    let tokens = tokens();
+    let sequences = sequences(&tokens, 1, 32, 0).unwrap();
+    let models = Models { reference: &reference, quantized: &quantized };
+    let error = round_weights(models, &checkpoint, &sequences, Settings::default(), &mut |_, _| ()).unwrap_err();
+    assert!(matches!(error, CalibrateError::UnknownTensor { .. }), "{error}");
+}

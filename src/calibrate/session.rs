@@ -1,0 +1,202 @@
+//! A model and the sequences it is calibrated on.
+
+use crate::failure::{Failure, warn};
+use crate::progress::count_bar;
+use crate::table::elapsed;
+use codegen::calibrate::{Models, Rounded, Settings, collect_statistics, round_weights, sequences, text_digest};
+use codegen::plan::{Compiled, plan_of};
+use frontend::Checkpoint;
+use ir::manager::{Manager, Options};
+use ir::pass::Pass;
+use ir::statistics::Statistics;
+use ir::weights::TensorSource;
+use passes::{Phase, PipelineOptions};
+use runtime::artifact::TOKENIZER_TENSOR;
+use runtime::generate::Tokenizer;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Pieces of text, unless told otherwise.
+pub const SAMPLES: usize = 128;
+/// Tokens of a piece, unless told otherwise.
+pub const LENGTH: usize = 512;
+
+/// The default text; see the README beside it.
+const TEXT: &str = include_str!("text.txt");
+
+/// What a parameter costs for each token, on one core: measured on nano and mini, both models and the sums.
+const SECONDS_PER_TOKEN_PARAMETER: f64 = 3e-10;
+/// Without being asked to, `compile` calibrates no longer than this.
+const PATIENCE: Duration = Duration::from_secs(2 * 3600);
+
+/// How `compile` calibrates.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Calibration")]
+pub struct CalibrationArguments {
+    /// `none` rounds weights to nearest; a file of `nemoc calibrate` spares measuring activations.
+    #[arg(long, value_name = "none|STATS")]
+    calibration: Option<PathBuf>,
+    /// UTF-8 text like what the model will read [default: a text that ships with nemoc].
+    #[arg(long, value_name = "FILE")]
+    calibration_text: Option<PathBuf>,
+    /// Pieces of the text to look at [default: 128].
+    #[arg(long, value_name = "N")]
+    calibration_samples: Option<usize>,
+    /// Tokens of a piece.
+    #[arg(long, value_name = "L", default_value_t = LENGTH)]
+    calibration_length: usize,
+    /// Which pieces.
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    calibration_seed: u64,
+}
+
+impl CalibrationArguments {
+    /// What to calibrate on; `None` when weights are to be rounded to nearest.
+    pub fn session(&self, checkpoint: &Checkpoint) -> Result<Option<Session>, Failure> {
+        if self.calibration.as_deref() == Some(Path::new("none")) {
+            return Ok(None);
+        }
+        if !tokenizer_path(checkpoint).exists() {
+            warn("there is no tokenizer.json to calibrate with: weights are rounded to nearest");
+            return Ok(None);
+        }
+        let (samples, length) = (self.calibration_samples.unwrap_or(SAMPLES), self.calibration_length);
+        let estimate = estimate(checkpoint.parameters(), samples * length);
+        if estimate > PATIENCE && self.calibration_samples.is_none() {
+            warn(&format!(
+                "calibrating on this machine would take about {}: weights are rounded to nearest\n\
+                 help: --calibration-samples {samples} calibrates nevertheless, fewer samples are faster and worse",
+                elapsed(estimate)
+            ));
+            return Ok(None);
+        }
+        let text = self.calibration_text.as_deref();
+        Session::open(checkpoint, text, samples, length, self.calibration_seed).map(Some)
+    }
+
+    /// Statistics of a file, or measured.
+    pub fn statistics(&self, session: &Session, checkpoint: &Checkpoint) -> Result<Statistics, Failure> {
+        let Some(path) = &self.calibration else { return session.statistics(checkpoint) };
+        let refused = |error: ir::statistics::StatisticsError| {
+            Failure::at(path.display(), format!("{error}\nhelp: {}", error.help()))
+        };
+        let statistics = Statistics::load(path).map_err(refused)?;
+        statistics.check(&digest(checkpoint)).map_err(refused)?;
+        Ok(statistics)
+    }
+}
+
+fn estimate(parameters: u64, tokens: usize) -> Duration {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    Duration::from_secs_f64(SECONDS_PER_TOKEN_PARAMETER * parameters as f64 * tokens as f64 / threads)
+}
+
+fn digest(checkpoint: &Checkpoint) -> String {
+    format!("xxh3:{}", checkpoint.digest())
+}
+
+fn tokenizer_path(checkpoint: &Checkpoint) -> PathBuf {
+    let path = checkpoint.path();
+    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
+    folder.join(TOKENIZER_TENSOR)
+}
+
+/// Token sequences of a text.
+pub struct Session {
+    tokens: Vec<u32>,
+    samples: usize,
+    length: usize,
+    seed: u64,
+    text: String,
+}
+
+impl Session {
+    /// Reads and tokenizes the text.
+    pub fn open(
+        checkpoint: &Checkpoint,
+        text: Option<&Path>,
+        samples: usize,
+        length: usize,
+        seed: u64,
+    ) -> Result<Session, Failure> {
+        let content = match text {
+            None => Cow::Borrowed(TEXT),
+            Some(path) => Cow::Owned(std::fs::read_to_string(path).map_err(|error| {
+                Failure::at(path.display(), format!("cannot read the text: {error}\nhelp: give a UTF-8 text file"))
+            })?),
+        };
+        let path = tokenizer_path(checkpoint);
+        let bytes = std::fs::read(&path).map_err(|error| {
+            let help = "calibration needs the tokenizer.json beside config.json";
+            Failure::at(path.display(), format!("cannot read the tokenizer: {error}\nhelp: {help}"))
+        })?;
+        let tokens = Tokenizer::from_bytes(&bytes)?.encode(&content)?;
+        let session = Session { tokens, samples, length, seed, text: text_digest(&content) };
+        session.sequences()?;
+        Ok(session)
+    }
+
+    /// Tokens looked at.
+    pub fn tokens(&self) -> usize {
+        self.samples * self.length
+    }
+
+    /// For the provenance of an artifact.
+    pub fn describe(&self) -> String {
+        let Session { samples, length, seed, text, .. } = self;
+        format!("gptq on {samples} x {length} tokens, seed {seed}, text {text}")
+    }
+
+    fn sequences(&self) -> Result<Vec<&[u32]>, Failure> {
+        Ok(sequences(&self.tokens, self.samples, self.length, self.seed)?)
+    }
+
+    /// Runs the model as it is and measures the inputs of its linears.
+    pub fn statistics(&self, checkpoint: &Checkpoint) -> Result<Statistics, Failure> {
+        let options = PipelineOptions { phase: Some(Phase::Reference), ..PipelineOptions::default() };
+        let compiled = compile(checkpoint, passes::pipeline(&options))?;
+        let bar = count_bar("measuring activations");
+        let inputs = collect_statistics(&compiled, checkpoint, &self.sequences()?, &mut |done, total| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        })?;
+        bar.finish_and_clear();
+        Ok(Statistics {
+            model: digest(checkpoint),
+            samples: self.samples as u64,
+            length: self.length as u64,
+            seed: self.seed,
+            text: self.text.clone(),
+            inputs,
+        })
+    }
+
+    /// Rounds the weights of a compiled model; the options are those it was compiled with, the source has what they
+    /// depend on.
+    pub fn round(
+        &self,
+        checkpoint: &Checkpoint,
+        source: &dyn TensorSource,
+        options: &PipelineOptions,
+        quantized: &Compiled,
+    ) -> Result<Rounded, Failure> {
+        let reference = compile(checkpoint, passes::reference_pipeline(options))?;
+        let models = Models { reference: &reference, quantized };
+        let bar = count_bar("rounding weights");
+        let rounded = round_weights(models, source, &self.sequences()?, Settings::default(), &mut |done, total| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        })?;
+        bar.finish_and_clear();
+        Ok(rounded)
+    }
+}
+
+/// The plan of a checkpoint after some passes.
+fn compile(checkpoint: &Checkpoint, passes: Vec<Box<dyn Pass>>) -> Result<Compiled, Failure> {
+    let context = ir::irdl::context();
+    let module = frontend::import::import(&context, checkpoint)?;
+    let (module, _) = Manager::new(passes, Options::default()).run(&context, module, &mut ())?;
+    Ok(plan_of(&module)?)
+}

@@ -1,0 +1,59 @@
+//! `nemoc calibrate`, and what `nemoc compile` does with a text.
+
+use crate::support::{nemoc, refuses, stdout};
+use predicates::str::contains;
+use tempfile::tempdir;
+
+#[test]
+fn writes_the_same_statistics_for_the_same_seed() {
+    let dir = tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let calibrate = |seed: &str, to: &str| {
+        let options = ["--samples", "4", "--length", "64", "--seed", seed, "-o", to];
+        stdout(&[&["calibrate", "examples/nano"], &options[..]].concat())
+    };
+    let text = calibrate("1", &path("a"));
+    assert!(text.contains("256 tokens"), "{text}");
+    calibrate("1", &path("b"));
+    calibrate("2", &path("c"));
+    let read = |name: &str| std::fs::read(path(name)).unwrap();
+    assert!(read("a") == read("b"));
+    assert!(read("a") != read("c"));
+}
+
+#[test]
+fn compiles_with_calibrated_weights_unless_told_otherwise() {
+    let dir = tempdir().unwrap();
+    let output = dir.path().join("m.nemo");
+    let output = output.to_str().unwrap();
+    let few = ["--calibration-samples", "4", "--calibration-length", "64"];
+    let compile = ["compile", "--kernels", "none", "examples/nano", "--phase", "3", "-o", output];
+    let text = stdout(&[&compile[..], &few[..]].concat());
+    assert!(text.contains("weights rounded by GPTQ on 256 tokens"), "{text}");
+    let inspected = stdout(&["inspect", output]);
+    assert!(inspected.contains("gptq on 4 x 64 tokens, seed 0, text xxh3:"), "{inspected}");
+    stdout(&["run", output, "--prompt", "The river", "--max-tokens", "3"]);
+}
+
+#[test]
+fn refuses_a_text_that_is_too_short() {
+    let dir = tempdir().unwrap();
+    let (text, output) = (dir.path().join("t.txt"), dir.path().join("s.safetensors"));
+    std::fs::write(&text, "A few words.").unwrap();
+    let (text, output) = (text.to_str().unwrap(), output.to_str().unwrap());
+    refuses(&["calibrate", "examples/nano", "--text", text, "-o", output], &["calibration text has", "help: "]);
+    let missing = ["calibrate", "examples/nano", "--text", "no/such/text", "-o", output];
+    refuses(&missing, &["cannot read the text", "no/such/text", "help: "]);
+    assert!(!std::path::Path::new(output).exists());
+}
+
+#[test]
+fn says_that_a_checkpoint_without_tokenizer_is_rounded_to_nearest() {
+    let dir = tempdir().unwrap();
+    let nano = crate::support::nano_copy(dir.path());
+    std::fs::remove_file(nano.join("tokenizer.json")).unwrap();
+    let output = dir.path().join("m.nemo");
+    let compile = ["compile", "--kernels", "none", nano.to_str().unwrap(), "--phase", "1", "-o"];
+    let assert = nemoc().args(compile).arg(&output).assert().success();
+    assert.stderr(contains("no tokenizer.json to calibrate with: weights are rounded to nearest"));
+}
