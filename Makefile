@@ -19,7 +19,7 @@ build: setup
 
 ## Compiles the trained example model with 4- and 8-bit weights, shows the IR between passes, generates text.
 demo: build
-	$(NEMOC) compile examples/nano --phase 3 --dump-ir $(DEMO)/ir --time-passes --kernels none -o $(DEMO)/nano.nemo
+	$(NEMOC) compile examples/nano --phase 3 --calibration none --dump-ir $(DEMO)/ir --time-passes --kernels none -o $(DEMO)/nano.nemo
 	$(NEMOC) inspect $(DEMO)/nano.nemo
 	@echo; echo "The IR before the first and after each pass, in $(DEMO)/ir:"; ls $(DEMO)/ir; echo
 	$(NEMOC) run $(DEMO)/nano.nemo --prompt "The river rises in the mountains and" --echo --max-tokens 80 \
