@@ -2,8 +2,8 @@
 
 mod analyze;
 mod bench;
-mod compare;
 mod calibrate;
+mod compare;
 mod compile;
 mod convert_task;
 mod device;

@@ -2,8 +2,8 @@
 
 mod analyze;
 mod artifact;
-mod compare;
 mod calibrate;
+mod compare;
 mod compile;
 mod eval;
 mod general;
