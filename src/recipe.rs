@@ -12,7 +12,7 @@ use std::path::PathBuf;
 #[derive(clap::Args)]
 #[command(next_help_heading = "Quantization")]
 pub struct RecipeArguments {
-    /// 0 reference, 1 conservative (W8A8), 2 aggressive (W4A8), 3 mixed (W4A8 in Mamba-2, W8A8 elsewhere).
+    /// 0 reference, 1 conservative (W8A8), 2 aggressive (W4A8, embedding and head in 8 bits), 3 mixed (W4A8 in Mamba-2, W8A8 elsewhere).
     #[arg(long, value_name = "N")]
     phase: Option<Phase>,
     /// A TOML recipe: a phase, exceptions by name, rotations. Other options win over it.

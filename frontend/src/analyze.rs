@@ -24,7 +24,7 @@ const K_ALIGN: usize = 32;
 pub enum Phase {
     /// W8A8 everywhere.
     One,
-    /// W4A8 everywhere.
+    /// W4A8; embedding and head in 8 bits.
     Two,
     /// W4A8 in Mamba-2, W8A8 elsewhere.
     Three,
@@ -115,13 +115,14 @@ impl Component {
 
     /// Format of the stored weight under a phase; `None` is f32, not quantized.
     ///
-    /// The head is 4-bit in phase 2: with an 8-bit one the 8B model needs 4.1 GiB, above the 3.9 GiB of the phase's
-    /// goal.
+    /// Embedding and head are 8-bit in every phase: they are next to the tokens, and in small models most of what 4 bits
+    /// would lose.
     pub const fn format(self, phase: Phase) -> Option<StorageFormat> {
         let w4 = StorageFormat::W4TwoLevel { group_size: GROUP_SIZE };
         match (self, phase) {
             (Component::SsmConv1d | Component::SsmScan | Component::Norms, _) => None,
-            (Component::SsmProjections, Phase::Two | Phase::Three) | (_, Phase::Two) => Some(w4),
+            (Component::SsmProjections, Phase::Two | Phase::Three)
+            | (Component::Mlp | Component::Attention, Phase::Two) => Some(w4),
             _ => Some(StorageFormat::W8),
         }
     }
@@ -141,9 +142,8 @@ impl Component {
             }
             (Component::Mlp, _) => ("W8A8", "relu² makes few, large activations: 4-bit weights would hurt"),
             (Component::Attention, _) => ("W8A8", "few layers: little to save, much to lose"),
-            (Component::Embedding, Phase::Two) => ("4-bit rows", "one row a token is read and dequantized"),
             (Component::Embedding, _) => ("8-bit rows", "one row a token is read and dequantized"),
-            (Component::LmHead, Phase::Two) => ("W4A8", "needed for the size goal; a recipe may keep 8 bits"),
+            (Component::LmHead, Phase::Two) => ("W8A8", "next to the logits; a recipe may take 4 bits"),
             (Component::LmHead, _) => ("W8A8", "read whole for every token, and next to the logits"),
             (Component::Norms, _) => ("f32", "folded into the linears that follow where possible"),
         }
@@ -191,8 +191,8 @@ pub struct Totals {
     pub bytes: u64,
     /// Bytes under phases 1, 2 and 3.
     pub phases: [u64; 3],
-    /// Phase 2 with an 8-bit lm_head.
-    pub phase_2_with_8_bit_head: u64,
+    /// Phase 2 with embedding and lm_head in 4 bits, too, as a recipe can have them.
+    pub phase_2_with_4_bit_vocabulary: u64,
 }
 
 /// How many layers of each kind there are.
@@ -244,7 +244,7 @@ impl Analysis {
             },
             has_weights: checkpoint.has_weights(),
             names: checkpoint.names().prefix(),
-            totals: totals(&rows, parameters),
+            totals: totals(checkpoint, &rows),
             rows,
             unknown_tensors: checkpoint.unknown_tensors().to_vec(),
         }
@@ -318,16 +318,16 @@ fn row(checkpoint: &Checkpoint, component: Component, model_parameters: u64) -> 
     })
 }
 
-fn totals(rows: &[Row], parameters: u64) -> Totals {
+fn totals(checkpoint: &Checkpoint, rows: &[Row]) -> Totals {
     let phases = [0, 1, 2].map(|i| rows.iter().map(|row| row.phases[i].bytes).sum());
-    let head = rows.iter().find(|row| row.component == Component::LmHead);
-    // Phase 1 stores the head in 8 bits.
-    let wider_head = head.map_or(0, |row| row.phases[0].bytes - row.phases[1].bytes);
+    let in_4_bits = StorageFormat::W4TwoLevel { group_size: GROUP_SIZE };
+    let of_vocabulary = checkpoint.tensors().iter().filter(|t| matches!(t.role, Role::Embedding | Role::LmHead));
+    let saved = of_vocabulary.map(|t| [StorageFormat::W8, in_4_bits].map(|f| stored_bytes(t.shape[0], t.shape[1], f)));
     Totals {
-        parameters,
+        parameters: checkpoint.parameters(),
         bytes: rows.iter().map(|row| row.bytes).sum(),
         phases,
-        phase_2_with_8_bit_head: phases[1] + wider_head,
+        phase_2_with_4_bit_vocabulary: phases[1] - saved.map(|[wide, narrow]| wide - narrow).sum::<u64>(),
     }
 }
 

@@ -9,7 +9,7 @@
 //! |---|---|---|---|
 //! | 0 | float | float | float |
 //! | 1 | w8a8 | w8a8 | w8a8 |
-//! | 2 | w4a8 | w4a8 | w4a8 |
+//! | 2 | w4a8 | w4a8 | w8a8 |
 //! | 3 | w4a8 | w8a8 | w8a8 |
 //!
 //! Overrides of the recipe come after the table, later ones win. The dt rows of in_proj feed softplus and exp: they keep
@@ -107,10 +107,11 @@ fn is_dt(name: &str) -> bool {
 /// The table of phases.
 fn by_phase(phase: Phase, name: &str) -> Precision {
     let of_mamba_layer = name.contains(".in_proj") || name.ends_with(".out_proj");
+    let of_vocabulary = matches!(name, "embeddings" | "lm_head");
     match phase {
         Phase::Reference => Precision::Float,
         Phase::Conservative => Precision::W8a8,
-        _ if is_dt(name) => Precision::W8a8,
+        _ if is_dt(name) || of_vocabulary => Precision::W8a8,
         Phase::Aggressive => Precision::W4a8,
         Phase::Mixed if of_mamba_layer => Precision::W4a8,
         Phase::Mixed => Precision::W8a8,

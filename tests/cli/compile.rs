@@ -68,7 +68,7 @@ fn writes_the_same_bytes_every_time() {
 
 #[test]
 fn plans_the_8b_model_within_its_size_goals_from_its_config_alone() {
-    for (phase, goal) in [("1", 7.7), ("2", 3.9), ("3", 6.4)] {
+    for (phase, goal) in [("1", 7.7), ("2", 4.4), ("3", 6.4)] {
         let text = stdout(&[
             "compile",
             "--kernels",
@@ -166,7 +166,7 @@ fn needs_a_phase_or_a_recipe() {
 fn follows_a_recipe() {
     let dir = tempdir().unwrap();
     let (recipe, output) = (dir.path().join("r.toml"), dir.path().join("m.nemo"));
-    std::fs::write(&recipe, "phase = 2\n[[override]]\nmatch = '^lm_head$'\nprecision = \"w8a8\"\n").unwrap();
+    std::fs::write(&recipe, "phase = 2\n[[override]]\nmatch = '^lm_head$'\nprecision = \"w4a8\"\n").unwrap();
     let (recipe, output) = (recipe.to_str().unwrap(), output.to_str().unwrap());
     stdout(&[
         "compile",
@@ -183,7 +183,7 @@ fn follows_a_recipe() {
     let value: serde_json::Value = serde_json::from_str(&stdout(&["inspect", output, "--json"])).unwrap();
     let linears = value["linears"].as_array().unwrap();
     let storage = |name: &str| linears.iter().find(|linear| linear["name"] == name).unwrap()["storage"].clone();
-    assert_eq!(storage("lm_head"), "8 bit, scale per row");
+    assert_eq!(storage("lm_head"), "4 bit, two-level, groups of 128");
     assert_eq!(storage("layers.1.mixer.up_proj"), "4 bit, two-level, groups of 128");
     assert_eq!(value["model"]["phase"], "2");
 }

@@ -48,8 +48,8 @@ impl Analysis {
                 let _ = writeln!(out, "  {:<24}{:<20}{}", row.label, cell.format, cell.why);
             }
         }
-        let wide = size(self.totals.phase_2_with_8_bit_head);
-        let _ = writeln!(out, "\nphase 2 with an 8-bit lm_head: {wide}");
+        let narrow = size(self.totals.phase_2_with_4_bit_vocabulary);
+        let _ = writeln!(out, "\nphase 2 with embedding and lm_head in 4 bits, by a recipe: {narrow}");
         out
     }
 
