@@ -8,7 +8,8 @@ use crate::reference;
 use crate::report::data::{Divergence, ModelReport, PerplexityFact, Report, SCHEMA, Settings};
 use crate::report::write_files;
 use crate::table::{bytes, table};
-use runtime::eval::{Comparison, Perplexity, Windows, compare};
+use crate::text::{Text, WindowArguments};
+use runtime::eval::compare;
 use runtime::generate::StepArgs;
 use std::io::Write;
 use std::path::PathBuf;
@@ -25,12 +26,8 @@ pub struct Arguments {
     /// The text that both predict.
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
-    /// Tokens of a window; each window starts from a fresh state.
-    #[arg(long, value_name = "TOKENS", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(2..1 << 24))]
-    window: u32,
-    /// Most windows [default: the whole text].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    windows: Option<u32>,
+    #[command(flatten)]
+    window: WindowArguments,
     /// Print JSON, in the form of `nemoc eval`, instead of tables.
     #[arg(long)]
     json: bool,
@@ -52,18 +49,11 @@ pub fn run(arguments: &Arguments) -> Outcome {
 /// The model first, then what it is compared with.
 fn measure(arguments: &Arguments) -> Result<Report, Failure> {
     let started = std::time::Instant::now();
-    let path = &arguments.text;
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        Failure::at(path.display(), format!("cannot read the text: {error}\nhelp: give a UTF-8 text file"))
-    })?;
+    let text = Text::read(&arguments.text)?;
     let artifact = reference::open(&arguments.model)?;
     let baseline = reference::open(&arguments.reference)?;
-    let tokens = device::tokenizer(&artifact, &arguments.model)?.encode(&text)?;
-    let windows = Windows {
-        size: arguments.window as usize,
-        count: arguments.windows.map(|count| count as usize),
-        ..Windows::default()
-    };
+    let tokens = device::tokenizer(&artifact, &arguments.model)?.encode(&text.content)?;
+    let windows = arguments.window.windows();
     let mut device = device::open_for(&artifact, &arguments.step)?.device;
     let mut other = device::open_for(&baseline, &arguments.step)?.device;
     let bar = count_bar("windows");
@@ -72,12 +62,11 @@ fn measure(arguments: &Arguments) -> Result<Report, Failure> {
         bar.set_position(done as u64);
     })?;
     bar.finish_and_clear();
-    let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let mut measured = model::facts(&artifact, &arguments.model);
     let mut compared = model::facts(&baseline, &arguments.reference);
-    measured.perplexity = Some(perplexity(&name, windows.size, found.model));
-    compared.perplexity = Some(perplexity(&name, windows.size, found.reference));
-    measured.divergence = Some(divergence(&compared, &found));
+    measured.perplexity = Some(PerplexityFact::new(&text.name, windows.size, found.model));
+    compared.perplexity = Some(PerplexityFact::new(&text.name, windows.size, found.reference));
+    measured.divergence = Some(Divergence::new(&compared.phase, &found));
     measured.layer_errors = layers::errors(&baseline, &artifact, &tokens)?;
     measured.seconds = started.elapsed().as_secs_f64();
     Ok(Report {
@@ -88,28 +77,6 @@ fn measure(arguments: &Arguments) -> Result<Report, Failure> {
         results: Default::default(),
         models: vec![measured, compared],
     })
-}
-
-fn perplexity(text: &str, window: usize, found: Perplexity) -> PerplexityFact {
-    PerplexityFact {
-        text: text.to_owned(),
-        window,
-        windows: found.windows,
-        tokens: found.tokens,
-        mean_nll: found.mean_nll,
-        perplexity: found.perplexity(),
-    }
-}
-
-fn divergence(baseline: &ModelReport, found: &Comparison) -> Divergence {
-    Divergence {
-        baseline: baseline.phase.clone(),
-        baseline_perplexity: found.reference.perplexity(),
-        positions: found.positions,
-        mean_kl: found.mean_kl,
-        kl_p999: found.kl_p999,
-        top1_agreement: found.top1_agreement,
-    }
 }
 
 fn draw(report: &Report) -> String {

@@ -13,6 +13,7 @@ use crate::progress::byte_bar;
 use crate::recipe::RecipeArguments;
 use codegen::plan::{Compiled, plan_of};
 use codegen::weights::{Calibrated, Contents, ExtraTensor, PackedWeights, Summary, layout, materialize_calibrated};
+use codegen::writer::remove_partial;
 use frontend::Checkpoint;
 use ir::manager::{PassStatus, Report};
 use ir::weights::{RotationKind, Rounding, TensorSource};
@@ -152,7 +153,8 @@ fn plan(
     Ok(Planned { compiled, extra: files::companions(checkpoint)?, metadata, passes: report })
 }
 
-fn provenance(checkpoint: &Checkpoint, recipe: &Recipe, report: &Report, session: Option<&Session>) -> Provenance {
+/// Where an artifact comes from.
+pub fn provenance(checkpoint: &Checkpoint, recipe: &Recipe, report: &Report, session: Option<&Session>) -> Provenance {
     let ran = report.passes.iter().filter(|run| run.status != PassStatus::Skipped);
     let rotation = |name: &str| match (&recipe.rotation.kind, name) {
         (Some(kind), "insert-rotations") => format!(" (kind {}, seed {})", kind.as_str(), recipe.rotation.seed),
@@ -161,7 +163,7 @@ fn provenance(checkpoint: &Checkpoint, recipe: &Recipe, report: &Report, session
     Provenance {
         nemoc_version: env!("CARGO_PKG_VERSION").to_owned(),
         source: checkpoint.config().name.clone(),
-        source_digest: format!("xxh3:{}", checkpoint.digest()),
+        source_digest: files::digest_of(checkpoint),
         passes: ran.map(|run| format!("{}{}", run.name, rotation(run.name))).collect(),
         parameters: checkpoint.parameters(),
         calibration: session.map(Session::describe),
@@ -175,8 +177,8 @@ fn write(
     checkpoint: &Checkpoint,
     output: &std::path::Path,
 ) -> Result<(Summary, Duration), Failure> {
-    let leftovers = files::Leftovers::before(output);
-    on_interrupt(move || leftovers.remove());
+    let partial = output.to_owned();
+    on_interrupt(move || remove_partial(&partial));
     let bar = byte_bar("weights");
     let started = Instant::now();
     let summary = materialize_calibrated(contents, packed, source, output, &|done, total| {

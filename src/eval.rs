@@ -10,7 +10,9 @@ use crate::failure::{Failure, Outcome, warn};
 use crate::reference;
 use crate::report::data::{ModelReport, Report, SCHEMA, Settings};
 use crate::report::{show, write, write_files};
-use runtime::eval::{Partial, Preparation, Scoring, Task, Windows};
+use crate::text::{Text, WindowArguments};
+use runtime::artifact::Artifact;
+use runtime::eval::{Partial, Preparation, Scoring, Task};
 use runtime::generate::StepArgs;
 use std::path::{Path, PathBuf};
 
@@ -43,12 +45,8 @@ pub struct PerplexityArgs {
     /// Compare with this checkpoint or artifact of the same model: mean KL divergence and agreement.
     #[arg(long, value_name = "CKPT|REF.nemo", requires = "text")]
     baseline: Option<PathBuf>,
-    /// Tokens of a window; each window starts from a fresh state.
-    #[arg(long, value_name = "TOKENS", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(2..1 << 24))]
-    window: u32,
-    /// Most windows [default: the whole text].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    windows: Option<u32>,
+    #[command(flatten)]
+    window: WindowArguments,
     /// Also the perplexity of words and bytes over the whole text, by rolling log-likelihood as the harness does it.
     #[arg(long, requires = "text")]
     rolling: bool,
@@ -109,7 +107,8 @@ pub struct OutputArgs {
 struct Plan<'a> {
     arguments: &'a Arguments,
     tasks: Vec<&'static Task>,
-    text: Option<(String, String)>,
+    text: Option<Text>,
+    baseline: Option<Artifact>,
 }
 
 pub fn run(arguments: &Arguments) -> Outcome {
@@ -148,13 +147,16 @@ pub fn run(arguments: &Arguments) -> Outcome {
 impl<'a> Plan<'a> {
     fn new(arguments: &'a Arguments) -> Result<Plan<'a>, Failure> {
         let tasks: Result<Vec<&'static Task>, _> = arguments.tasks.tasks.iter().map(|name| Task::named(name)).collect();
-        let plan = Plan { arguments, tasks: tasks?, text: arguments.perplexity.read()? };
-        if plan.tasks.is_empty() && plan.text.is_none() && !arguments.speed {
+        let tasks = tasks?;
+        let PerplexityArgs { text, baseline, .. } = &arguments.perplexity;
+        if tasks.is_empty() && text.is_none() && !arguments.speed {
             return Err(Failure::Usage(
                 "nothing to measure: give --perplexity FILE, --tasks TASK,... with --data DIR, or --speed".to_owned(),
             ));
         }
-        Ok(plan)
+        let text = text.as_deref().map(Text::read).transpose()?;
+        let baseline = baseline.as_deref().map(reference::open).transpose()?;
+        Ok(Plan { arguments, tasks, text, baseline })
     }
 
     fn settings(&self) -> Settings {
@@ -206,27 +208,6 @@ impl<'a> Plan<'a> {
         }
         report.seconds = started.elapsed().as_secs_f64();
         Ok((report, device.description()))
-    }
-
-    fn windows(&self) -> Windows {
-        let arguments = &self.arguments.perplexity;
-        Windows {
-            size: arguments.window as usize,
-            count: arguments.windows.map(|count| count as usize),
-            ..Windows::default()
-        }
-    }
-}
-
-impl PerplexityArgs {
-    /// Name and content of the text.
-    fn read(&self) -> Result<Option<(String, String)>, Failure> {
-        let Some(path) = &self.text else { return Ok(None) };
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Failure::at(path.display(), format!("cannot read the text: {error}\nhelp: give a UTF-8 text file"))
-        })?;
-        let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        Ok(Some((name, text)))
     }
 }
 

@@ -23,6 +23,7 @@ mod report;
 mod run;
 mod synth;
 mod table;
+mod text;
 mod verify;
 
 use clap::{Parser, Subcommand};

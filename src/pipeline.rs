@@ -2,6 +2,8 @@
 
 use crate::failure::{Failure, quiet_panics};
 use crate::table::{elapsed, table};
+use codegen::plan::{Compiled, plan_of};
+use frontend::Checkpoint;
 use ir::manager::{Manager, ManagerError, Observer, Options, PassRun, PassStatus, Report};
 use ir::melior::{Context, ir::Module};
 use ir::pass::Pass;
@@ -62,6 +64,15 @@ impl PipelineArguments {
     pub fn stops_early(&self) -> bool {
         self.bisect.is_some()
     }
+}
+
+/// The plan of a checkpoint after some passes, for commands that do not look inside.
+pub fn compiled(checkpoint: &Checkpoint, passes: Vec<Box<dyn Pass>>) -> Result<(Compiled, Report), Failure> {
+    let context = ir::irdl::context();
+    let module = frontend::import::import(&context, checkpoint)?;
+    let manager = Manager::new(passes, Options::default());
+    let (module, report) = quiet_panics(|| manager.run(&context, module, &mut ())).map_err(|error| failure(&error))?;
+    Ok((plan_of(&module)?, report))
 }
 
 fn failure(error: &ManagerError) -> Failure {

@@ -1,15 +1,15 @@
 //! Models that a command takes either way: an artifact, or a checkpoint, which then stands for its own phase 0.
 
 use crate::compile::files::companions;
+use crate::compile::provenance;
 use crate::device;
-use crate::failure::{Failure, quiet_panics};
+use crate::failure::Failure;
+use crate::pipeline::compiled;
 use crate::progress::byte_bar;
-use codegen::plan::plan_of;
 use codegen::weights::{Contents, materialize};
 use frontend::Checkpoint;
-use ir::manager::{Manager, Options};
 use passes::{Phase, PipelineOptions};
-use runtime::artifact::{Artifact, Metadata, Provenance};
+use runtime::artifact::{Artifact, Metadata};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -29,22 +29,12 @@ fn compile(path: &Path, file: &Path) -> Result<(), Failure> {
     let checkpoint = Checkpoint::open(path)?;
     checkpoint.require_weights()?;
     let options = PipelineOptions { phase: Some(Phase::Reference), ..PipelineOptions::default() };
-    let context = ir::irdl::context();
-    let module = frontend::import::import(&context, &checkpoint)?;
-    let manager = Manager::new(passes::pipeline(&options), Options::default());
-    let (module, report) = quiet_panics(|| manager.run(&context, module, &mut ()))?;
-    let compiled = plan_of(&module)?;
+    let (compiled, report) = compiled(&checkpoint, passes::pipeline(&options))?;
+    let recipe = options.recipe();
     let metadata = Metadata {
         plan: compiled.plan.clone(),
-        recipe: toml::to_string(&options.recipe())?,
-        provenance: Provenance {
-            nemoc_version: env!("CARGO_PKG_VERSION").to_owned(),
-            source: checkpoint.config().name.clone(),
-            source_digest: format!("xxh3:{}", checkpoint.digest()),
-            passes: report.passes.iter().map(|run| run.name.to_owned()).collect(),
-            parameters: checkpoint.parameters(),
-            calibration: None,
-        },
+        recipe: toml::to_string(&recipe)?,
+        provenance: provenance(&checkpoint, &recipe, &report, None),
         extra: BTreeMap::new(),
     };
     let extra = companions(&checkpoint)?;

@@ -1,13 +1,14 @@
 //! A model and the sequences it is calibrated on.
 
+use crate::compile::files::{digest_of, folder_of};
 use crate::failure::{Failure, warn};
+use crate::pipeline::compiled;
 use crate::progress::count_bar;
 use crate::table::elapsed;
+use crate::text::Text;
 use codegen::calibrate::{Models, Rounded, Settings, collect_statistics, round_weights, sequences, text_digest};
-use codegen::plan::{Compiled, plan_of};
+use codegen::plan::Compiled;
 use frontend::Checkpoint;
-use ir::manager::{Manager, Options};
-use ir::pass::Pass;
 use ir::statistics::Statistics;
 use ir::weights::TensorSource;
 use passes::{Phase, PipelineOptions};
@@ -82,7 +83,7 @@ impl CalibrationArguments {
             Failure::at(path.display(), format!("{error}\nhelp: {}", error.help()))
         };
         let statistics = Statistics::load(path).map_err(refused)?;
-        statistics.check(&digest(checkpoint)).map_err(refused)?;
+        statistics.check(&digest_of(checkpoint)).map_err(refused)?;
         Ok(statistics)
     }
 }
@@ -92,14 +93,8 @@ fn estimate(parameters: u64, tokens: usize) -> Duration {
     Duration::from_secs_f64(SECONDS_PER_TOKEN_PARAMETER * parameters as f64 * tokens as f64 / threads)
 }
 
-fn digest(checkpoint: &Checkpoint) -> String {
-    format!("xxh3:{}", checkpoint.digest())
-}
-
 fn tokenizer_path(checkpoint: &Checkpoint) -> PathBuf {
-    let path = checkpoint.path();
-    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
-    folder.join(TOKENIZER_TENSOR)
+    folder_of(checkpoint).join(TOKENIZER_TENSOR)
 }
 
 /// Token sequences of a text.
@@ -122,9 +117,7 @@ impl Session {
     ) -> Result<Session, Failure> {
         let content = match text {
             None => Cow::Borrowed(TEXT),
-            Some(path) => Cow::Owned(std::fs::read_to_string(path).map_err(|error| {
-                Failure::at(path.display(), format!("cannot read the text: {error}\nhelp: give a UTF-8 text file"))
-            })?),
+            Some(path) => Cow::Owned(Text::read(path)?.content),
         };
         let path = tokenizer_path(checkpoint);
         let bytes = std::fs::read(&path).map_err(|error| {
@@ -155,7 +148,7 @@ impl Session {
     /// Runs the model as it is and measures the inputs of its linears.
     pub fn statistics(&self, checkpoint: &Checkpoint) -> Result<Statistics, Failure> {
         let options = PipelineOptions { phase: Some(Phase::Reference), ..PipelineOptions::default() };
-        let compiled = compile(checkpoint, passes::pipeline(&options))?;
+        let (compiled, _) = compiled(checkpoint, passes::pipeline(&options))?;
         let bar = count_bar("measuring activations");
         let inputs = collect_statistics(&compiled, checkpoint, &self.sequences()?, &mut |done, total| {
             bar.set_length(total as u64);
@@ -163,7 +156,7 @@ impl Session {
         })?;
         bar.finish_and_clear();
         Ok(Statistics {
-            model: digest(checkpoint),
+            model: digest_of(checkpoint),
             samples: self.samples as u64,
             length: self.length as u64,
             seed: self.seed,
@@ -181,7 +174,7 @@ impl Session {
         options: &PipelineOptions,
         quantized: &Compiled,
     ) -> Result<Rounded, Failure> {
-        let reference = compile(checkpoint, passes::reference_pipeline(options))?;
+        let (reference, _) = compiled(checkpoint, passes::reference_pipeline(options))?;
         let models = Models { reference: &reference, quantized };
         let bar = count_bar("rounding weights");
         let rounded = round_weights(models, source, &self.sequences()?, Settings::default(), &mut |done, total| {
@@ -191,12 +184,4 @@ impl Session {
         bar.finish_and_clear();
         Ok(rounded)
     }
-}
-
-/// The plan of a checkpoint after some passes.
-fn compile(checkpoint: &Checkpoint, passes: Vec<Box<dyn Pass>>) -> Result<Compiled, Failure> {
-    let context = ir::irdl::context();
-    let module = frontend::import::import(&context, checkpoint)?;
-    let (module, _) = Manager::new(passes, Options::default()).run(&context, module, &mut ())?;
-    Ok(plan_of(&module)?)
 }

@@ -4,8 +4,7 @@ use crate::failure::{Failure, warn};
 use codegen::weights::ExtraTensor;
 use frontend::Checkpoint;
 use runtime::artifact::TOKENIZER_TENSOR;
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Files that travel in the artifact as they are, where the checkpoint has them.
 const COMPANIONS: [&str; 3] = [TOKENIZER_TENSOR, "tokenizer_config.json", "generation_config.json"];
@@ -35,9 +34,15 @@ pub fn companions(checkpoint: &Checkpoint) -> Result<Vec<ExtraTensor>, Failure> 
     Ok(found)
 }
 
-fn folder_of(checkpoint: &Checkpoint) -> &Path {
+/// The folder of config.json and what lies beside it.
+pub fn folder_of(checkpoint: &Checkpoint) -> &Path {
     let path = checkpoint.path();
     if path.is_dir() { path } else { path.parent().unwrap_or(path) }
+}
+
+/// The checkpoint's digest as provenance and statistics record it.
+pub fn digest_of(checkpoint: &Checkpoint) -> String {
+    format!("xxh3:{}", checkpoint.digest())
 }
 
 /// The weights are read while the artifact is written.
@@ -52,43 +57,5 @@ pub fn refuse_to_overwrite(checkpoint: &Checkpoint, output: &Path) -> Result<(),
             "the output is a weight file of the checkpoint\nhelp: give the artifact a name of its own with -o",
         )),
         None => Ok(()),
-    }
-}
-
-/// Named temporary files that an interrupted writer would leave, on file systems without unnamed ones.
-pub struct Leftovers {
-    folder: PathBuf,
-    prefix: String,
-    before: BTreeSet<PathBuf>,
-}
-
-impl Leftovers {
-    /// Remembers what is there already, of other processes.
-    pub fn before(output: &Path) -> Leftovers {
-        let folder = match output.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
-        let prefix = format!(".{}.", output.file_name().unwrap_or_default().to_string_lossy());
-        let mut leftovers = Leftovers { folder, prefix, before: BTreeSet::new() };
-        leftovers.before = leftovers.present();
-        leftovers
-    }
-
-    /// Removes what came since.
-    pub fn remove(&self) {
-        for path in self.present().difference(&self.before) {
-            // The process ends right after this, there is nobody to tell.
-            let _ = std::fs::remove_file(path);
-        }
-    }
-
-    fn present(&self) -> BTreeSet<PathBuf> {
-        let Ok(entries) = std::fs::read_dir(&self.folder) else { return BTreeSet::new() };
-        let ours = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with(&self.prefix) && name.ends_with(".partial")
-        };
-        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(ours).collect()
     }
 }

@@ -4,8 +4,8 @@ use super::{Plan, layers, warn_of};
 use crate::device;
 use crate::failure::Failure;
 use crate::progress::count_bar;
-use crate::reference;
 use crate::report::data::{Divergence, LinearFact, ModelReport, PerplexityFact, Predicted};
+use crate::text::file_name;
 use passes::cost::{Cost, TARGETS, Target, Workload};
 use runtime::artifact::Artifact;
 use runtime::device::Device;
@@ -22,7 +22,7 @@ pub fn facts(artifact: &Artifact, path: &Path) -> ModelReport {
     ModelReport {
         name: plan.model.name.clone(),
         phase: plan.model.phase.clone(),
-        file: path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+        file: file_name(path),
         digest: digest(artifact),
         source: provenance.source.clone(),
         source_digest: provenance.source_digest.clone(),
@@ -119,43 +119,29 @@ impl Plan<'_> {
         tokenizer: &Tokenizer,
         report: &mut ModelReport,
     ) -> Result<(), Failure> {
-        let Some((name, text)) = &self.text else { return Ok(()) };
-        let (arguments, windows) = (&self.arguments.perplexity, self.windows());
-        let tokens = tokenizer.encode(text)?;
+        let Some(text) = &self.text else { return Ok(()) };
+        let arguments = &self.arguments.perplexity;
+        let windows = arguments.window.windows();
+        let tokens = tokenizer.encode(&text.content)?;
         let bar = count_bar("windows");
         let mut progress = |done: usize, total: usize| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         };
-        let measured = match &arguments.baseline {
+        let measured = match &self.baseline {
             None => perplexity(device, &tokens, &windows, &mut progress)?,
-            Some(path) => {
-                let baseline = reference::open(path)?;
-                report.layer_errors = layers::errors(&baseline, artifact, &tokens)?;
-                let mut reference = device::open_for(&baseline, &self.arguments.step)?.device;
+            Some(baseline) => {
+                report.layer_errors = layers::errors(baseline, artifact, &tokens)?;
+                let mut reference = device::open_for(baseline, &self.arguments.step)?.device;
                 let result = compare(&mut *reference, device, &tokens, &windows, &mut progress)?;
-                report.divergence = Some(Divergence {
-                    baseline: baseline.plan().model.phase.clone(),
-                    baseline_perplexity: result.reference.perplexity(),
-                    positions: result.positions,
-                    mean_kl: result.mean_kl,
-                    kl_p999: result.kl_p999,
-                    top1_agreement: result.top1_agreement,
-                });
+                report.divergence = Some(Divergence::new(&baseline.plan().model.phase, &result));
                 result.model
             }
         };
-        report.perplexity = Some(PerplexityFact {
-            text: name.clone(),
-            window: windows.size,
-            windows: measured.windows,
-            tokens: measured.tokens,
-            mean_nll: measured.mean_nll,
-            perplexity: measured.perplexity(),
-        });
+        report.perplexity = Some(PerplexityFact::new(&text.name, windows.size, measured));
         if arguments.rolling {
             let prefix = device.plan().model.bos_token_id.unwrap_or(0);
-            report.rolling = Some(rolling(device, text, &tokens, prefix, windows.size, &mut progress)?);
+            report.rolling = Some(rolling(device, &text.content, &tokens, prefix, windows.size, &mut progress)?);
         }
         bar.finish_and_clear();
         Ok(())

@@ -7,7 +7,9 @@ mod map;
 pub use bars::{memory_split, speeds};
 pub use map::precision_map;
 
-use axes::{Frame, Scale, escape};
+pub use axes::escape;
+
+use axes::{Frame, Scale};
 use std::fmt::Write;
 
 /// A model in a scatter plot.

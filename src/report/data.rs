@@ -1,6 +1,6 @@
 //! What is measured of models, as JSON keeps it. Fields may be added; those that are here keep their meaning.
 
-use runtime::eval::{Rolling, TaskResult};
+use runtime::eval::{Comparison, Perplexity, Rolling, TaskResult};
 use runtime::memory::Footprint;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -148,6 +148,34 @@ pub struct Predicted {
     pub decode_tokens_per_second: f64,
     pub decode_32_tokens_per_second: f64,
     pub prefill_2048_tokens_per_second: f64,
+}
+
+impl PerplexityFact {
+    /// Of a text's windows of so many tokens.
+    pub fn new(text: &str, window: usize, found: Perplexity) -> PerplexityFact {
+        PerplexityFact {
+            text: text.to_owned(),
+            window,
+            windows: found.windows,
+            tokens: found.tokens,
+            mean_nll: found.mean_nll,
+            perplexity: found.perplexity(),
+        }
+    }
+}
+
+impl Divergence {
+    /// From a baseline of this phase.
+    pub fn new(baseline: &str, found: &Comparison) -> Divergence {
+        Divergence {
+            baseline: baseline.to_owned(),
+            baseline_perplexity: found.reference.perplexity(),
+            positions: found.positions,
+            mean_kl: found.mean_kl,
+            kl_p999: found.kl_p999,
+            top1_agreement: found.top1_agreement,
+        }
+    }
 }
 
 impl ModelReport {

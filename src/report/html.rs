@@ -1,6 +1,6 @@
 //! The comparison as one page that needs nothing else.
 
-use super::charts::{Axes, Point, lines, memory_split, pareto, precision_map, speeds};
+use super::charts::{Axes, Point, escape, lines, memory_split, pareto, precision_map, speeds};
 use super::data::{ModelReport, Report};
 use super::text::MEMORY_CONTEXT;
 use crate::table::{bytes, count};
@@ -24,10 +24,6 @@ pub fn page(report: &Report) -> String {
         title(report),
         body.concat()
     )
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 fn title(report: &Report) -> String {
