@@ -147,6 +147,21 @@ pub enum WeightExpr {
     Rotate { base: Box<WeightExpr>, side: Side, rotation: Rotation, transpose: bool },
 }
 
+impl WeightExpr {
+    /// The checkpoint tensor that the expression starts from; of a pair, the first.
+    pub fn tensor_name(&self) -> &str {
+        match self {
+            WeightExpr::Tensor { name, .. } => name,
+            WeightExpr::SliceRows { base, .. }
+            | WeightExpr::ScaleColumns { base, .. }
+            | WeightExpr::ScaleRows { base, .. }
+            | WeightExpr::ColumnAbsmax { base, .. }
+            | WeightExpr::SmoothFactors { absmax: base, .. }
+            | WeightExpr::Rotate { base, .. } => base.tensor_name(),
+        }
+    }
+}
+
 /// A weight to store: an expression, the format, and the name it gets in the artifact.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StoredWeight {

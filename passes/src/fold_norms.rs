@@ -8,9 +8,10 @@
 //! The same for `gated_rms_norm`, and for readers behind a `select_outputs`.
 //!
 //! Does not fire when a reader is anything but the input of a float-stored linear in the plain basis: the weight would
-//! be lost to that reader. Nor where smooth has scaled the norm's weight, which folding would undo. Nor, when nothing is to be rotated, if every reader stays float by the recipe: a bf16 weight is
-//! stored as it is, the scaled one would take f32. Legal because `(x * w) M^T = x (M * w)^T`: column j of `M` meets element j of the norm's
-//! result. The scaled weight is f32, so nothing is rounded before quantization.
+//! be lost to that reader. Nor where smooth has scaled the norm's weight, which folding would undo. Nor, when nothing is
+//! to be rotated, if every reader stays float by the recipe: a bf16 weight is stored as it is, the scaled one would take
+//! f32. Legal because `(x * w) M^T = x (M * w)^T`: column j of `M` meets element j of the norm's result. The scaled weight
+//! is f32, so nothing is rounded before quantization.
 //!
 //! Buys: a norm without weight commutes with orthogonal matrices, which insert-rotations needs, and one read less a norm.
 
@@ -18,7 +19,7 @@ use crate::assign_precision::{decide, names};
 use crate::copy;
 use crate::precision::Precision;
 use crate::recipe::Recipe;
-use crate::smooth::is_smoothed_vector;
+use crate::smooth::{is_plain_float, is_smoothed_vector};
 use crate::uses::{Uses, key};
 use ir::IrError;
 use ir::melior::{
@@ -99,10 +100,6 @@ fn foldable(module: &Module<'_>, kept: &HashSet<String>) -> Result<HashSet<usize
 
 fn is_foldable_vector(weight: Value<'_, '_>) -> bool {
     !is_smoothed_vector(weight)
-}
-
-fn is_plain_float(value: Value<'_, '_>) -> bool {
-    matches!(type_of(value), NemoType::Act(act) if act.storage == Storage::F32 && act.basis == PLAIN)
 }
 
 /// Whether linears that can take the weight are all that reads a value; collects their names.

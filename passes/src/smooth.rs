@@ -158,7 +158,7 @@ fn find<'c, 'm>(
     };
     let mut readers = Vec::new();
     let fits = is_plain_float(y) && collect(y, uses, &mut readers) && readers.iter().all(|reader| is_wanted(*reader));
-    let tensor = readers.first().and_then(|reader| tensor(reader.weight()))?;
+    let tensor = WeightExpr::of(readers.first()?.weight())?.tensor_name().to_owned();
     fits.then_some(Fold { source, readers, tensor })
 }
 
@@ -181,7 +181,8 @@ fn collect<'c, 'm>(value: Value<'c, '_>, uses: &Uses<'c, 'm>, readers: &mut Vec<
     })
 }
 
-fn is_plain_float(value: Value<'_, '_>) -> bool {
+/// Whether a value is not rotated and not quantized.
+pub(crate) fn is_plain_float(value: Value<'_, '_>) -> bool {
     matches!(type_of(value), NemoType::Act(act) if act.storage == Storage::F32 && act.basis == PLAIN)
 }
 
@@ -207,21 +208,6 @@ pub(crate) fn is_smoothed_vector(vector: Value<'_, '_>) -> bool {
 
 fn is_factors(vector: Value<'_, '_>) -> bool {
     matches!(defining(vector), Some(Op::SmoothFactors(_)))
-}
-
-/// The checkpoint tensor that a weight is (a part of).
-fn tensor(weight: Value<'_, '_>) -> Option<String> {
-    let mut expr = &WeightExpr::of(weight)?;
-    loop {
-        expr = match expr {
-            WeightExpr::Tensor { name, .. } => return Some(name.clone()),
-            WeightExpr::SliceRows { base, .. }
-            | WeightExpr::ScaleColumns { base, .. }
-            | WeightExpr::ScaleRows { base, .. }
-            | WeightExpr::Rotate { base, .. } => base,
-            WeightExpr::ColumnAbsmax { .. } | WeightExpr::SmoothFactors { .. } => return None,
-        };
-    }
 }
 
 fn columns(linear: views::Linear<'_, '_>) -> usize {

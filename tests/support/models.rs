@@ -35,19 +35,12 @@ pub fn import<'c>(context: &'c Context, name: &str) -> Module<'c> {
 /// Statistics of every linear of an imported graph, all ones: passes do not look at the numbers.
 #[allow(dead_code, reason = "not every test smooths")]
 pub fn statistics(module: &Module<'_>) -> Arc<Statistics> {
-    fn tensor(expr: WeightExpr) -> String {
-        match expr {
-            WeightExpr::Tensor { name, .. } => name,
-            WeightExpr::SliceRows { base, .. } => tensor(*base),
-            other => panic!("{other:?} in an imported graph"),
-        }
-    }
     let measured = |op: Op<'_, '_>| {
         let Op::Linear(linear) = op else { return None };
         let NemoType::Weight(weight) = type_of(linear.weight()) else { return None };
         let ones = vec![1.0; weight.cols];
         let input = InputStatistics { absmax: ones.clone(), mean_square: ones };
-        Some((tensor(WeightExpr::of(linear.weight())?), input))
+        Some((WeightExpr::of(linear.weight())?.tensor_name().to_owned(), input))
     };
     let inputs = ops(module).unwrap().into_iter().filter_map(measured).collect();
     let (model, text) = (String::new(), String::new());

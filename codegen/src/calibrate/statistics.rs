@@ -2,7 +2,7 @@ use super::{BLOCK_TOKENS, CalibrateError, Run};
 use crate::plan::Compiled;
 use crate::weights::PackedWeights;
 use ir::statistics::InputStatistics;
-use ir::weights::{TensorSource, WeightExpr};
+use ir::weights::TensorSource;
 use runtime::plan::{Activation, Kernel};
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ pub fn collect_statistics(
         if let Kernel::Linear { x: Activation::Float { data }, segments, .. } = &launch.kernel {
             let measured = measure(run.launches.floats(*data), run.launches.cols(*data));
             for segment in segments {
-                let tensor = tensor_name(&run.stored.weight(&segment.weight)?.expr);
+                let tensor = run.stored.weight(&segment.weight)?.expr.tensor_name();
                 if !measured.mean_square.iter().all(|value| value.is_finite()) {
                     return Err(CalibrateError::NotFinite { weight: tensor.to_owned() });
                 }
@@ -41,19 +41,6 @@ pub fn collect_statistics(
     }
     progress(total, total);
     Ok(inputs)
-}
-
-/// The tensor that an expression starts from.
-fn tensor_name(expr: &WeightExpr) -> &str {
-    match expr {
-        WeightExpr::Tensor { name, .. } => name,
-        WeightExpr::SliceRows { base, .. }
-        | WeightExpr::ScaleColumns { base, .. }
-        | WeightExpr::ScaleRows { base, .. }
-        | WeightExpr::ColumnAbsmax { base, .. }
-        | WeightExpr::SmoothFactors { absmax: base, .. }
-        | WeightExpr::Rotate { base, .. } => tensor_name(base),
-    }
 }
 
 fn measure(values: &[f32], cols: usize) -> InputStatistics {

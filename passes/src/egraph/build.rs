@@ -5,8 +5,9 @@
 
 use super::language::Nemo;
 use super::leaves::TermType;
-use super::region::{key, op_key};
+use super::region::op_key;
 use super::terms::Terms;
+use crate::uses::key;
 use egg::{Id, RecExpr};
 use ir::IrError;
 use ir::melior::{

@@ -5,9 +5,9 @@
 use super::Optimizer;
 use super::extract::{Rank, Selection};
 use super::language::{Format, Nemo};
-use super::leaves::{LeafKind, Leaves, TermType, leaf_of, rotation_of};
+use super::leaves::{LeafKind, Leaves, TermType, format_of, leaf_of, rotation_of};
 use crate::cost::{self, ConvSize, Cost, Emitted, ScanSize};
-use egg::{EGraph, Id, Language};
+use egg::{EGraph, Id};
 use ir::types::{Act, Weight};
 use std::collections::BTreeSet;
 
@@ -100,7 +100,7 @@ impl Pricing<'_> {
     /// Bytes and operations of a linear's own weight and result, without the launch, which its siblings share.
     fn segment_seconds(&self, node: &Nemo) -> Option<f64> {
         let (weight, format) = match node {
-            Nemo::Linear([w, format, _]) => (*w, self.format(*format)),
+            Nemo::Linear([w, format, _]) => (*w, format_of(self.egraph, *format)),
             Nemo::LinearRelu2([w, _]) => (*w, Format::F32),
             _ => return None,
         };
@@ -139,7 +139,7 @@ impl Pricing<'_> {
     }
 
     fn emit(&self, rotation: Id, format: Id, kernel: &Nemo) -> Option<Cost> {
-        let format = self.format(format);
+        let format = format_of(self.egraph, format);
         let y = |like: &Act| like.stored_as(format.0, format.granularity());
         let hadamard_block = self.block(rotation);
         Some(match kernel {
@@ -206,14 +206,6 @@ impl Pricing<'_> {
         }
     }
 
-    fn format(&self, class: Id) -> Format {
-        let nodes = &self.egraph[class].nodes;
-        nodes
-            .iter()
-            .find_map(|node| if let Nemo::Format(format) = node { Some(*format) } else { None })
-            .unwrap_or(Format::F32)
-    }
-
     fn len(&self, class: Id) -> Option<usize> {
         match leaf_of(self.egraph, class) {
             Some(LeafKind::Vector { len }) => Some(*len),
@@ -240,9 +232,4 @@ impl Pricing<'_> {
     fn block(&self, rotation: Id) -> Option<usize> {
         rotation_of(self.egraph, rotation).map(|rotation| rotation.size)
     }
-}
-
-/// Whether a term is a leaf in the sense of costs: it needs no launch of this region.
-pub fn is_given(node: &Nemo) -> bool {
-    node.is_leaf()
 }

@@ -158,7 +158,7 @@ impl<R: Fn(&Selection) -> Option<Rank>, B: Fn(&Nemo) -> f64> Search<'_, R, B> {
     fn choices(&self, class: Id) -> Vec<Nemo> {
         let nodes = self.egraph[class].nodes.iter();
         let mut nodes: Vec<_> = nodes.map(|node| node.clone().map_children(|child| self.egraph.find(child))).collect();
-        if let Some(leaf) = nodes.iter().find(|node| super::cost::is_given(node)) {
+        if let Some(leaf) = nodes.iter().find(|node| node.is_leaf()) {
             return vec![leaf.clone()];
         }
         nodes.retain(|node| !node.children().contains(&class));

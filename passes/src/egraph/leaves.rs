@@ -103,7 +103,8 @@ fn stored(act: &Act, format: Format) -> Act {
     act.stored_as(format.0, format.granularity())
 }
 
-fn format_of(egraph: &EGraph<Nemo, Leaves>, class: Id) -> Format {
+/// The format that a class stands for.
+pub(super) fn format_of(egraph: &EGraph<Nemo, Leaves>, class: Id) -> Format {
     egraph[class]
         .nodes
         .iter()

@@ -3,8 +3,9 @@
 //! A pass says which pairs of producer and consumer a rule could rewrite together; ops that are connected by such pairs
 //! are a region. A region is about one layer's border or core, whatever the size of the model.
 
+use crate::uses::key;
 use ir::IrError;
-use ir::melior::ir::{Module, Value, operation::OperationLike};
+use ir::melior::ir::{Module, operation::OperationLike};
 use ir::module::{self, defining};
 use ir::ops::Op;
 use std::collections::{BTreeMap, HashMap};
@@ -15,12 +16,6 @@ pub struct Region<'c, 'm> {
     pub ops: Vec<Op<'c, 'm>>,
     /// Their positions in the graph.
     pub positions: Vec<usize>,
-}
-
-/// Identifies a value.
-pub fn key(value: Value<'_, '_>) -> usize {
-    use ir::melior::ir::ValueLike;
-    value.to_raw().ptr as usize
 }
 
 /// Identifies an op by its first result.

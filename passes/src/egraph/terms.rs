@@ -2,8 +2,9 @@
 
 use super::language::{Format, Leaf, Nemo};
 use super::leaves::{LeafKind, Leaves};
-use super::region::{Region, key};
+use super::region::Region;
 use super::uses::Uses;
+use crate::uses::key;
 use crate::{cost, names};
 use egg::{Id, RecExpr};
 use ir::melior::ir::{Value, operation::OperationLike};

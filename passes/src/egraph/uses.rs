@@ -1,7 +1,7 @@
 //! Who reads a value.
 
-use super::region::key;
 use super::terms::state_name;
+use crate::uses::key;
 use ir::IrError;
 use ir::melior::ir::{Module, Value, operation::OperationLike};
 use ir::module;

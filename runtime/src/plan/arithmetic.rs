@@ -1,17 +1,17 @@
 //! The arithmetic of a plan, for people.
 
-use super::{Activation, DType, Kernel, Plan, WeightFormat};
+use super::{Activation, Kernel, Plan, WeightFormat};
 use std::collections::BTreeMap;
 
 impl Plan {
     /// How many weights are multiplied in which arithmetic, for example `10 i4 x i8, 28 i8 x i8`.
     pub fn arithmetic(&self) -> String {
-        let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
         for launch in &self.launches {
             let Kernel::Linear { x, segments, .. } = &launch.kernel else { continue };
             let (Activation::Float { data } | Activation::Quantized { data, .. }) = x;
             for segment in segments {
-                let key = (weight_name(segment.format), name(self.buffer(*data).dtype));
+                let key = (weight_name(segment.format), self.buffer(*data).dtype.to_string());
                 *counts.entry(key).or_default() += 1;
             }
         }
@@ -20,22 +20,11 @@ impl Plan {
     }
 }
 
-fn weight_name(format: WeightFormat) -> &'static str {
+fn weight_name(format: WeightFormat) -> String {
     match format {
-        WeightFormat::Float { dtype } => name(dtype),
-        WeightFormat::W8 => "i8",
-        WeightFormat::W4TwoLevel { .. } | WeightFormat::W4Group { .. } => "i4",
-    }
-}
-
-fn name(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F32 => "f32",
-        DType::F16 => "f16",
-        DType::Bf16 => "bf16",
-        DType::I32 => "i32",
-        DType::I8 => "i8",
-        DType::U8 => "u8",
+        WeightFormat::Float { dtype } => dtype.to_string(),
+        WeightFormat::W8 => "i8".to_owned(),
+        WeightFormat::W4TwoLevel { .. } | WeightFormat::W4Group { .. } => "i4".to_owned(),
     }
 }
 
