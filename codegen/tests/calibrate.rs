@@ -6,7 +6,7 @@ use codegen::weights::{Evaluator, dequantize};
 use frontend::{Checkpoint, import::import};
 use ir::manager::{Manager, Options};
 use ir::pass::Pass;
-use ir::weights::{RotationKind, Rounding, WeightExpr};
+use ir::weights::{RotationKind, Rounding};
 use passes::{Phase, PipelineOptions, pipeline, reference_pipeline};
 use runtime::generate::Tokenizer;
 use std::path::Path;
@@ -93,15 +93,6 @@ fn says_of_every_linear_how_far_its_input_is_off() {
     assert!(refitted.last().unwrap().input_error < last.input_error);
 }
 
-/// The tensor that an expression starts from.
-fn tensor(expr: &WeightExpr) -> &str {
-    match expr {
-        WeightExpr::Tensor { name, .. } => name,
-        WeightExpr::SliceRows { base, .. } => tensor(base),
-        other => panic!("{other:?} is not in the imported graph"),
-    }
-}
-
 #[test]
 fn measures_the_input_of_every_linear_under_the_name_of_its_tensor() {
     let checkpoint = nano();
@@ -113,7 +104,7 @@ fn measures_the_input_of_every_linear_under_the_name_of_its_tensor() {
     // The embedding comes first.
     for weight in &compiled.weights[1..] {
         let columns = codegen::weights::shape(&weight.name, &weight.expr).unwrap()[1];
-        let input = &inputs[tensor(&weight.expr)];
+        let input = &inputs[weight.expr.tensor_name()];
         assert_eq!((input.absmax.len(), input.mean_square.len()), (columns, columns), "{}", weight.name);
         let in_bounds = input.absmax.iter().zip(&input.mean_square).all(|(max, square)| *square <= max * max * 1.001);
         assert!(in_bounds, "{}", weight.name);

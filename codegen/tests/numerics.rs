@@ -1,16 +1,15 @@
 //! What the compiler rewrites keeps the numbers: plans with and without fusion, with and without rotations, on the
 //! trained nano checkpoint and the CPU.
 
+mod artifact;
+
+use artifact::{artifact, device};
 use codegen::plan::{Compiled, plan_of};
-use codegen::weights::{Contents, materialize};
 use frontend::{Checkpoint, import::import};
 use ir::manager::{Manager, Options};
 use ir::weights::RotationKind;
 use passes::{Phase, PipelineOptions, pipeline};
-use runtime::artifact::{Artifact, Metadata, Provenance, Verify};
-use runtime::cpu::{self, Device};
 use runtime::device::{Device as _, Outputs, SequenceChunk};
-use std::collections::BTreeMap;
 use std::path::Path;
 
 const NANO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/nano");
@@ -29,20 +28,8 @@ fn compiled(checkpoint: &Checkpoint, options: &PipelineOptions, without: &[&str]
 }
 
 fn logits(checkpoint: &Checkpoint, compiled: &Compiled) -> Vec<f32> {
-    let metadata = Metadata {
-        plan: compiled.plan.clone(),
-        recipe: String::new(),
-        provenance: Provenance::default(),
-        extra: BTreeMap::new(),
-    };
-    let contents =
-        Contents { weights: &compiled.weights, parameters: &compiled.parameters, extra: &[], metadata: &metadata };
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("nano.nemo");
-    materialize(&contents, checkpoint, &path, &|_, _| ()).unwrap();
-    let artifact = Artifact::open(&path, Verify::HeaderOnly).unwrap();
-    let options = cpu::Options { threads: Some(1), ..cpu::Options::default() };
-    let mut device = Device::new(artifact.plan(), &artifact, &options).unwrap();
+    let artifact = artifact(compiled, checkpoint);
+    let mut device = device(&artifact);
     let slot = device.create_slot().unwrap();
     // In two steps, so that states are carried over.
     let (first, second) = TOKENS.split_at(15);

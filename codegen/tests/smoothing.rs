@@ -3,8 +3,11 @@
 //! Tolerance: 1e-4 relative in the 2-norm of a position's logits. Scaling and rotating round each weight once, to f32;
 //! a factor that is missing on one side, or on the wrong channel, is off by orders of magnitude more.
 
+mod artifact;
+
+use artifact::{artifact, device};
 use codegen::plan::{Compiled, plan_of};
-use codegen::weights::{Calibrated, Contents, materialize};
+use codegen::weights::Calibrated;
 use frontend::synth::{SynthOptions, synthesize};
 use frontend::{Checkpoint, import::import};
 use ir::manager::{Manager, Options};
@@ -21,8 +24,6 @@ use proptest::sample::select;
 use proptest::test_runner::RngSeed;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
-use runtime::artifact::{Artifact, Metadata, Provenance, Verify};
-use runtime::cpu::{self, Device};
 use runtime::generate::logits;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -56,15 +57,6 @@ fn model(pattern: &'static str) -> impl Strategy<Value = Model> {
     })
 }
 
-/// The name and the columns of the tensor behind a linear's weight.
-fn source(expr: &WeightExpr) -> (&str, usize) {
-    match expr {
-        WeightExpr::Tensor { name, shape, .. } => (name, shape[1]),
-        WeightExpr::SliceRows { base, .. } => source(base),
-        other => panic!("{other:?} in an imported graph"),
-    }
-}
-
 /// Statistics that differ by a factor of 256 from channel to channel, with channels that are always 0. They are not those
 /// of the model, so smoothing makes ranges uneven instead of even; a rotation of channels that differ by much more
 /// would lose the bits of the smaller ones in f32, which says nothing about the folds.
@@ -73,13 +65,12 @@ fn statistics(module: &Module<'_>, seed: u64) -> Statistics {
     let mut inputs = BTreeMap::new();
     for op in ops(module).unwrap() {
         let Op::Linear(linear) = op else { continue };
-        assert!(matches!(type_of(linear.weight()), NemoType::Weight(_)));
+        let NemoType::Weight(weight) = type_of(linear.weight()) else { panic!("{} has no weight", linear.name()) };
         let expr = WeightExpr::of(linear.weight()).unwrap();
-        let (name, columns) = source(&expr);
         let mut value = || if random.random_bool(0.05) { 0.0 } else { random.random_range(-4.0_f32..4.0).exp2() };
-        let absmax: Vec<f32> = (0..columns).map(|_| value()).collect();
+        let absmax: Vec<f32> = (0..weight.cols).map(|_| value()).collect();
         let mean_square = absmax.iter().map(|value| value * value / 9.0).collect();
-        inputs.insert(name.to_owned(), InputStatistics { absmax, mean_square });
+        inputs.insert(expr.tensor_name().to_owned(), InputStatistics { absmax, mean_square });
     }
     Statistics { model: String::new(), samples: 1, length: 512, seed, text: String::new(), inputs }
 }
@@ -95,20 +86,8 @@ fn compiled(checkpoint: &Checkpoint, recipe: &Recipe, statistics: Option<&Arc<St
 }
 
 fn run(compiled: &Compiled, checkpoint: &Checkpoint, statistics: &Statistics) -> Vec<f32> {
-    let metadata = Metadata {
-        plan: compiled.plan.clone(),
-        recipe: String::new(),
-        provenance: Provenance::default(),
-        extra: BTreeMap::new(),
-    };
-    let contents =
-        Contents { weights: &compiled.weights, parameters: &compiled.parameters, extra: &[], metadata: &metadata };
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("model.nemo");
-    materialize(&contents, &Calibrated::new(checkpoint, statistics), &path, &|_, _| ()).unwrap();
-    let artifact = Artifact::open(&path, Verify::HeaderOnly).unwrap();
-    let options = cpu::Options { threads: Some(1), ..cpu::Options::default() };
-    logits(&mut Device::new(artifact.plan(), &artifact, &options).unwrap(), &TOKENS, Some(7)).unwrap()
+    let artifact = artifact(compiled, &Calibrated::new(checkpoint, statistics));
+    logits(&mut device(&artifact), &TOKENS, Some(7)).unwrap()
 }
 
 /// The largest relative error of any position.

@@ -1,6 +1,8 @@
 //! `nemoc compile`, and what it leaves behind when it does not finish.
 
-use crate::support::{edit, interrupt, nano_copy, nemoc, nemoc_process, refuses, stderr, stdout, wait_until};
+use crate::support::{
+    edit, interrupt, nano_copy, nemoc, nemoc_process, plain_compile, refuses, stderr, stdout, wait_until,
+};
 use predicates::str::contains;
 use std::path::Path;
 use tempfile::tempdir;
@@ -22,18 +24,7 @@ fn compiles_nano_under_every_phase() {
     let mut sizes = Vec::new();
     for phase in ["0", "1", "2", "3"] {
         let output = dir.path().join(format!("{phase}.nemo"));
-        let text = stdout(&[
-            "compile",
-            "--kernels",
-            "none",
-            "--calibration",
-            "none",
-            "examples/nano",
-            "--phase",
-            phase,
-            "-o",
-            output.to_str().unwrap(),
-        ]);
+        let text = stdout(&plain_compile(&["examples/nano", "--phase", phase, "-o", output.to_str().unwrap()]));
         for part in ["7,775,096 parameters", "launches a step", "relative error", "of the checkpoint's", "/s of input"]
         {
             assert!(text.contains(part), "{part} is not in\n{text}");
@@ -49,18 +40,7 @@ fn writes_the_same_bytes_every_time() {
     let dir = tempdir().unwrap();
     let artifacts = ["a.nemo", "b.nemo"].map(|name| {
         let output = dir.path().join(name);
-        stdout(&[
-            "compile",
-            "--kernels",
-            "none",
-            "--calibration",
-            "none",
-            "examples/nano",
-            "--phase",
-            "3",
-            "-o",
-            output.to_str().unwrap(),
-        ]);
+        stdout(&plain_compile(&["examples/nano", "--phase", "3", "-o", output.to_str().unwrap()]));
         std::fs::read(output).unwrap()
     });
     assert!(artifacts[0] == artifacts[1]);
@@ -69,17 +49,7 @@ fn writes_the_same_bytes_every_time() {
 #[test]
 fn plans_the_8b_model_within_its_size_goals_from_its_config_alone() {
     for (phase, goal) in [("1", 7.7), ("2", 4.4), ("3", 6.4)] {
-        let text = stdout(&[
-            "compile",
-            "--kernels",
-            "none",
-            "--calibration",
-            "none",
-            NEMOTRON_8B,
-            "--phase",
-            phase,
-            "--plan-only",
-        ]);
+        let text = stdout(&plain_compile(&[NEMOTRON_8B, "--phase", phase, "--plan-only"]));
         assert!(text.contains("8,100,852,736 parameters"), "{text}");
         let bytes = text.split_once('(').and_then(|(_, rest)| rest.split_once(" bytes)")).unwrap().0.replace(',', "");
         let size: f64 = bytes.parse::<u64>().unwrap() as f64 / GIB;
@@ -92,19 +62,7 @@ fn plans_the_8b_model_within_its_size_goals_from_its_config_alone() {
 fn dumps_numbered_modules_that_opt_reads_back() {
     let dir = tempdir().unwrap();
     let dumps = dir.path().join("ir");
-    stdout(&[
-        "compile",
-        "--kernels",
-        "none",
-        "--calibration",
-        "none",
-        "examples/nano",
-        "--phase",
-        "3",
-        "--plan-only",
-        "--dump-ir",
-        dumps.to_str().unwrap(),
-    ]);
+    stdout(&plain_compile(&["examples/nano", "--phase", "3", "--plan-only", "--dump-ir", dumps.to_str().unwrap()]));
     let names = listing(&dumps);
     assert_eq!(names[0], "00-import.mlir");
     assert!(names.iter().any(|name| name.ends_with("-lower-to-plan.mlir")), "{names:?}");
@@ -118,48 +76,16 @@ fn dumps_numbered_modules_that_opt_reads_back() {
 #[test]
 fn times_and_prints_passes_to_stderr() {
     let assert = nemoc()
-        .args([
-            "compile",
-            "--kernels",
-            "none",
-            "--calibration",
-            "none",
-            "examples/nano",
-            "--phase",
-            "1",
-            "--plan-only",
-            "--time-passes",
-            "--print-after-all",
-        ])
+        .args(plain_compile(&["examples/nano", "--phase", "1", "--plan-only", "--time-passes", "--print-after-all"]))
         .assert();
     assert.success().stderr(contains("fold-norms")).stderr(contains("// ----- after lower-to-plan -----"));
 }
 
 #[test]
 fn needs_a_phase_or_a_recipe() {
-    assert!(
-        stderr(2, &["compile", "--kernels", "none", "--calibration", "none", "examples/nano", "-o", "x.nemo"])
-            .contains("--phase")
-    );
-    nemoc()
-        .args([
-            "compile",
-            "--kernels",
-            "none",
-            "--calibration",
-            "none",
-            "examples/nano",
-            "--phase",
-            "4",
-            "-o",
-            "x.nemo",
-        ])
-        .assert()
-        .code(2);
-    nemoc()
-        .args(["compile", "--kernels", "none", "--calibration", "none", "examples/nano", "--phase", "1"])
-        .assert()
-        .code(2);
+    assert!(stderr(2, &plain_compile(&["examples/nano", "-o", "x.nemo"])).contains("--phase"));
+    nemoc().args(plain_compile(&["examples/nano", "--phase", "4", "-o", "x.nemo"])).assert().code(2);
+    nemoc().args(plain_compile(&["examples/nano", "--phase", "1"])).assert().code(2);
 }
 
 #[test]
@@ -168,18 +94,7 @@ fn follows_a_recipe() {
     let (recipe, output) = (dir.path().join("r.toml"), dir.path().join("m.nemo"));
     std::fs::write(&recipe, "phase = 2\n[[override]]\nmatch = '^lm_head$'\nprecision = \"w4a8\"\n").unwrap();
     let (recipe, output) = (recipe.to_str().unwrap(), output.to_str().unwrap());
-    stdout(&[
-        "compile",
-        "--kernels",
-        "none",
-        "--calibration",
-        "none",
-        "examples/nano",
-        "--recipe",
-        recipe,
-        "-o",
-        output,
-    ]);
+    stdout(&plain_compile(&["examples/nano", "--recipe", recipe, "-o", output]));
     let value: serde_json::Value = serde_json::from_str(&stdout(&["inspect", output, "--json"])).unwrap();
     let linears = value["linears"].as_array().unwrap();
     let storage = |name: &str| linears.iter().find(|linear| linear["name"] == name).unwrap()["storage"].clone();
@@ -195,18 +110,7 @@ fn refuses_a_recipe_with_an_unknown_key() {
     std::fs::write(&recipe, "phase = 2\nrotate = true\n").unwrap();
     let output = dir.path().join("m.nemo");
     refuses(
-        &[
-            "compile",
-            "--kernels",
-            "none",
-            "--calibration",
-            "none",
-            "examples/nano",
-            "--recipe",
-            recipe.to_str().unwrap(),
-            "-o",
-            output.to_str().unwrap(),
-        ],
+        &plain_compile(&["examples/nano", "--recipe", recipe.to_str().unwrap(), "-o", output.to_str().unwrap()]),
         &["rotate", "help: "],
     );
     assert_eq!(listing(dir.path()), ["r.toml"]);
@@ -216,31 +120,15 @@ fn refuses_a_recipe_with_an_unknown_key() {
 fn refuses_a_config_without_weights() {
     let dir = tempdir().unwrap();
     let output = dir.path().join("m.nemo");
-    let message = nemoc()
-        .args([
-            "compile",
-            "--kernels",
-            "none",
-            "--calibration",
-            "none",
-            NEMOTRON_8B,
-            "--phase",
-            "1",
-            "-o",
-            output.to_str().unwrap(),
-        ])
-        .assert()
-        .code(1);
+    let message =
+        nemoc().args(plain_compile(&[NEMOTRON_8B, "--phase", "1", "-o", output.to_str().unwrap()])).assert().code(1);
     message.stderr(contains("no weights")).stderr(contains("help: "));
     assert!(listing(dir.path()).is_empty());
 }
 
 /// Compiles nano to a place that cannot be written; expects a message with these parts.
 fn refuses_output(output: &str, parts: &[&str]) {
-    let assert = nemoc()
-        .args(["compile", "--kernels", "none", "--calibration", "none", "examples/nano", "--phase", "1", "-o", output])
-        .assert()
-        .code(1);
+    let assert = nemoc().args(plain_compile(&["examples/nano", "--phase", "1", "-o", output])).assert().code(1);
     let message = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
     for part in parts {
         assert!(message.contains(part), "{part} is not in\n{message}");
@@ -263,18 +151,7 @@ fn refuses_to_replace_the_weights_it_reads() {
     let weights = nano.join("model.safetensors");
     let before = std::fs::read(&weights).unwrap();
     let assert = nemoc()
-        .args([
-            "compile",
-            "--kernels",
-            "none",
-            "--calibration",
-            "none",
-            nano.to_str().unwrap(),
-            "--phase",
-            "1",
-            "-o",
-            weights.to_str().unwrap(),
-        ])
+        .args(plain_compile(&[nano.to_str().unwrap(), "--phase", "1", "-o", weights.to_str().unwrap()]))
         .assert()
         .code(1);
     assert.stderr(contains("weight file of the checkpoint")).stderr(contains("help: "));
@@ -288,21 +165,8 @@ fn warns_of_a_checkpoint_without_tokenizer() {
     std::fs::remove_file(nano.join("tokenizer.json")).unwrap();
     let output = dir.path().join("m.nemo");
     let output = output.to_str().unwrap();
-    let assert = nemoc()
-        .args([
-            "compile",
-            "--kernels",
-            "none",
-            "--calibration",
-            "none",
-            nano.to_str().unwrap(),
-            "--phase",
-            "1",
-            "-o",
-            output,
-        ])
-        .assert()
-        .success();
+    let assert =
+        nemoc().args(plain_compile(&[nano.to_str().unwrap(), "--phase", "1", "-o", output])).assert().success();
     assert.stderr(contains("warning: ")).stderr(contains("no tokenizer.json"));
     refuses(&["run", output, "--prompt", "Hello"], &["no tokenizer", "help: "]);
 }
@@ -319,18 +183,7 @@ fn refuses_weights_that_are_not_finite() {
     std::fs::write(&weights, bytes).unwrap();
     let output = dir.path().join("m.nemo");
     let assert = nemoc()
-        .args([
-            "compile",
-            "--kernels",
-            "none",
-            "--calibration",
-            "none",
-            nano.to_str().unwrap(),
-            "--phase",
-            "1",
-            "-o",
-            output.to_str().unwrap(),
-        ])
+        .args(plain_compile(&[nano.to_str().unwrap(), "--phase", "1", "-o", output.to_str().unwrap()]))
         .assert()
         .code(1);
     assert.stderr(contains("NaN")).stderr(contains("help: "));
@@ -413,18 +266,8 @@ fn leaves_the_old_artifact_when_it_is_killed_or_interrupted() {
     let output = out.join("m.nemo");
     std::fs::write(&output, "the old one").unwrap();
     for kill in [true, false] {
-        let mut child = nemoc_process(&[
-            "compile",
-            "--kernels",
-            "none",
-            "--calibration",
-            "none",
-            model.to_str().unwrap(),
-            "--phase",
-            "3",
-            "-o",
-            output.to_str().unwrap(),
-        ]);
+        let mut child =
+            nemoc_process(&plain_compile(&[model.to_str().unwrap(), "--phase", "3", "-o", output.to_str().unwrap()]));
         let descriptors = format!("/proc/{}/fd", child.0.id());
         wait_until(|| writes_into(&descriptors, &out));
         if kill {

@@ -14,6 +14,11 @@ pub fn nemoc() -> Command {
     command
 }
 
+/// `compile` of these arguments without kernels and calibration, for tests that are about neither.
+pub fn plain_compile<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    [&["compile", "--kernels", "none", "--calibration", "none"], arguments].concat()
+}
+
 /// What a command printed to stdout; it must succeed.
 pub fn stdout(arguments: &[&str]) -> String {
     let output = nemoc().args(arguments).assert().success().get_output().stdout.clone();
@@ -60,9 +65,8 @@ fn artifacts() -> &'static (TempDir, [PathBuf; 2]) {
         let dir = tempdir().expect("there is room for temporary files");
         let paths = ["0", "1"].map(|phase| {
             let output = dir.path().join(format!("nano-{phase}.nemo"));
-            let arguments =
-                ["compile", "examples/nano", "--kernels", "none", "--calibration", "none", "--phase", phase, "-o"];
-            stdout(&[&arguments[..], &[&output.to_string_lossy()]].concat());
+            let path = output.to_str().expect("temporary folders have plain names");
+            stdout(&plain_compile(&["examples/nano", "--phase", phase, "-o", path]));
             output
         });
         (dir, paths)
