@@ -65,7 +65,7 @@ impl Footprint {
         let states = |growing: bool| {
             let kind = move |kind| matches!(kind, StateKind::Kv) == growing;
             let states = plan.states.iter().filter(move |state| kind(state.kind));
-            states.map(|state| state.shape.iter().product::<usize>() as u64 * state.dtype.bytes() as u64).sum::<u64>()
+            states.map(|state| state.bytes() as u64).sum::<u64>()
         };
         let buffers = |rows: Rows| {
             let buffers = plan.buffers.iter().filter(move |buffer| buffer.rows == rows);

@@ -85,15 +85,21 @@ fn formats() -> impl Strategy<Value = WeightFormat> {
     ]
 }
 
+/// What states are kept in.
+fn kept() -> impl Strategy<Value = DType> {
+    prop_oneof![Just(DType::F32), Just(DType::Bf16), Just(DType::F16), Just(DType::I8)]
+}
+
 prop_compose! {
     fn layouts()(
         format in formats(),
         fused_mixer: bool,
         separate_dequantize: bool,
         hadamard_block in prop_oneof![Just(None), Just(Some(2)), Just(Some(8))],
-        kv_dtype in prop_oneof![Just(DType::F32), Just(DType::Bf16), Just(DType::F16)],
+        kv_dtype in kept(),
+        ssm_dtype in kept(),
     ) -> Layout {
-        Layout { format, fused_mixer, separate_dequantize, hadamard_block, kv_dtype }
+        Layout { format, fused_mixer, separate_dequantize, hadamard_block, kv_dtype, ssm_dtype }
     }
 }
 

@@ -20,7 +20,7 @@ fn layouts() -> Vec<Layout> {
         fused_mixer: index % 2 == 1,
         separate_dequantize: index % 4 == 0,
         hadamard_block: (index % 3 == 0).then_some(16),
-        kv_dtype: [DType::F32, DType::Bf16, DType::F16][index % 3],
+        kv_dtype: [DType::F32, DType::Bf16, DType::F16, DType::I8][index % 4],
         ..Layout::of(format)
     });
     layouts.collect()

@@ -33,7 +33,7 @@ pub fn memory(plan: &Plan) -> String {
     }
     let (mut fixed, mut growing) = (0, 0);
     for state in &plan.states {
-        let size = (state.shape.iter().product::<usize>() * state.dtype.bytes()) as u64;
+        let size = state.bytes() as u64;
         match state.kind {
             StateKind::Kv => growing += 2 * size,
             StateKind::Conv | StateKind::Ssm => fixed += size,

@@ -85,7 +85,7 @@ fn over_context(plan: &Plan, kernel: &Kernel, step: StepSize) -> Work {
     let Kernel::Attention { state, heads, head_dim, .. } = kernel else { return Work::default() };
     let state = plan.state(*state);
     debug_assert!(state.kind == StateKind::Kv);
-    let token_bytes = (2 * state.shape.iter().product::<usize>() * state.dtype.bytes()) as f64;
+    let token_bytes = (2 * state.bytes()) as f64;
     let (sequences, tokens, context) = (step.sequences as f64, step.tokens as f64, step.context as f64);
     let bytes = sequences * context * token_bytes;
     // Token t sees context + t + 1 keys: scores and weighted values, two operations each.

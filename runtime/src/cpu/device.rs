@@ -20,7 +20,7 @@ pub struct Options {
 /// Runs a plan on the CPU.
 ///
 /// Weights are read in place, where the store has them. Results do not depend on the number of threads, nor on how
-/// tokens are cut into steps.
+/// tokens are cut into steps unless a scan state is kept in fewer than 32 bits, which is rounded once a step.
 pub struct Device<'a> {
     plan: &'a Plan,
     program: Vec<Box<dyn Op + 'a>>,
@@ -199,6 +199,7 @@ impl LaunchByLaunch for Device<'_> {
         let tokens = self.slots.position(slot)?;
         Ok(match self.slots.state(slot, id)? {
             State::Fixed(values) => Cow::Borrowed(bytemuck::cast_slice(values)),
+            State::Scan(state) => Cow::Owned(state.read()),
             State::Kv(cache) => Cow::Owned(cache.read(tokens)),
         })
     }
@@ -211,6 +212,7 @@ impl LaunchByLaunch for Device<'_> {
                 true
             }
             State::Fixed(_) => false,
+            State::Scan(state) => state.write(bytes),
             State::Kv(cache) => cache.write(tokens, bytes),
         };
         if fits {

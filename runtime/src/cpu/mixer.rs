@@ -53,7 +53,8 @@ impl Op for Mixer<'_> {
         self.filter.run(xbc, step.batch, step.slots, self.conv_state, convolved);
         let scanned: &mut [f32] = scratch.inner.scratch(rows * inner);
         let inputs = (&*convolved, step.buffers.floats(self.dt));
-        self.heads.run(inputs, step.batch, step.slots, self.ssm_state, &mut scratch.results, scanned);
+        let memory = (&mut scratch.results, &mut scratch.state);
+        self.heads.run(inputs, step.batch, step.slots, self.ssm_state, memory, scanned);
         let scanned = &*scanned;
         emit(&self.emit, inner, step.buffers, |buffers, t, y| {
             let z = &buffers.floats(self.z)[t * inner..][..inner];

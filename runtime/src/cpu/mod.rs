@@ -18,6 +18,7 @@ mod map;
 mod mixer;
 mod program;
 mod rms_norm;
+mod scan_state;
 mod select_outputs;
 mod simd;
 mod slots;

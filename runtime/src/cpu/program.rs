@@ -25,6 +25,8 @@ pub(super) struct Step<'s> {
 pub(super) struct Scratch {
     /// Results before they are transposed into a buffer.
     pub(super) results: Storage,
+    /// A scan state as floats, where it is kept in fewer bits.
+    pub(super) state: Storage,
     /// Inside [`Kernel::Mixer`]: the output of the convolution.
     pub(super) conv: Storage,
     /// Inside [`Kernel::Mixer`]: the output of the scan; inside [`Kernel::Attention`]: its output before it is emitted.

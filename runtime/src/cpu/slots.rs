@@ -1,6 +1,7 @@
 //! The states of sequences.
 
 use super::kv_cache::KvCache;
+use super::scan_state::ScanState;
 use crate::device::{DeviceError, Limits, SlotId};
 use crate::plan::{Plan, StateId, StateKind};
 
@@ -9,6 +10,8 @@ use crate::plan::{Plan, StateId, StateKind};
 pub(super) enum State {
     /// Convolution window or scan state.
     Fixed(Vec<f32>),
+    /// Scan state in fewer bits.
+    Scan(ScanState),
     /// Keys and values.
     Kv(KvCache),
 }
@@ -38,17 +41,15 @@ impl Slots {
     pub(super) fn new(plan: &Plan, limits: &Limits) -> Slots {
         let mut fixed_bytes = 0;
         let mut token_bytes = 0;
-        let states = plan.states.iter().map(|state| {
-            let elements: usize = state.shape.iter().product();
-            match state.kind {
-                StateKind::Conv | StateKind::Ssm => {
-                    fixed_bytes += elements as u64 * 4;
-                    State::Fixed(vec![0.0; elements])
-                }
-                StateKind::Kv => {
-                    token_bytes += 2 * (elements * state.dtype.bytes()) as u64;
-                    State::Kv(KvCache::new(state.dtype, elements))
-                }
+        let states = plan.states.iter().enumerate().map(|(id, state)| match state.kind {
+            StateKind::Conv | StateKind::Ssm => {
+                fixed_bytes += state.bytes() as u64;
+                let floats = || State::Fixed(vec![0.0; state.elements()]);
+                ScanState::new(state, id as u32).map_or_else(floats, State::Scan)
+            }
+            StateKind::Kv => {
+                token_bytes += 2 * state.bytes() as u64;
+                State::Kv(KvCache::new(state))
             }
         });
         let fresh = Slot { states: states.collect(), position: 0, capacity: 0 };
@@ -106,8 +107,10 @@ impl Slots {
         let slot = self.slot_mut(id)?;
         slot.position = 0;
         for state in &mut slot.states {
-            if let State::Fixed(values) = state {
-                values.fill(0.0);
+            match state {
+                State::Fixed(values) => values.fill(0.0),
+                State::Scan(state) => state.clear(),
+                State::Kv(_) => {}
             }
         }
         Ok(())
@@ -129,6 +132,7 @@ impl Slots {
         for (source_state, state) in source.states.iter().zip(&mut target.states) {
             match (source_state, state) {
                 (State::Fixed(source), State::Fixed(target)) => target.copy_from_slice(source),
+                (State::Scan(source), State::Scan(target)) => target.clone_from(source),
                 (State::Kv(source_cache), State::Kv(target)) => target.copy_tokens(source_cache, source.position),
                 _ => {}
             }
@@ -164,7 +168,15 @@ impl Slots {
         state.ok_or_else(|| DeviceError::Misuse { problem: "the plan has no such state".to_owned() })
     }
 
-    /// The convolution window or scan state of a sequence in the batch.
+    /// The state of a sequence in the batch.
+    ///
+    /// # Panics
+    /// On ids that the batch or the plan's validation would have refused.
+    pub(super) fn known_mut(&mut self, id: SlotId, state: StateId) -> &mut State {
+        self.state_mut(id, state).unwrap_or_else(|_| unreachable!("the batch and the plan were checked"))
+    }
+
+    /// The convolution window of a sequence in the batch.
     ///
     /// # Panics
     /// On ids that the batch or the plan's validation would have refused.

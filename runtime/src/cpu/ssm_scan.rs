@@ -4,7 +4,7 @@ use super::batch::Batch;
 use super::emit::PARALLEL_ELEMENTS;
 use super::program::{Op, Step};
 use super::simd::{Out, Rows, dot_floats, has_fma, madd, simd};
-use super::slots::Slots;
+use super::slots::{Slots, State};
 use super::storage::Storage;
 use super::tensors::Tensors;
 use crate::plan::{BufferId, PlanError, SsmShape, SsmWeights, StateId};
@@ -88,16 +88,18 @@ impl<'a> Heads<'a> {
         batch: &Batch,
         slots: &mut Slots,
         state: StateId,
-        results: &mut Storage,
+        scratch: (&mut Storage, &mut Storage),
         out: &mut [f32],
     ) {
+        let (results, unpacked) = scratch;
         let (heads, head_dim, inner) = (self.shape.heads, self.shape.head_dim, self.inner());
         let columns = inner + 2 * self.shape.groups * self.shape.state_size;
         let head_state = head_dim * self.shape.state_size;
         for chunk in &batch.chunks {
             let (xbc, dt) = (chunk.of(inputs.0, columns), chunk.of(inputs.1, heads));
             let results: &mut [f32] = results.scratch(chunk.len * inner);
-            let states = slots.fixed_mut(chunk.slot, state);
+            let kept = slots.known_mut(chunk.slot, state);
+            let states = floats(kept, unpacked);
             let work = |(h, (state, y)): (usize, (&mut [f32], &mut [f32]))| scan(&self.head(h, xbc, dt), state, y);
             if chunk.len * head_state * heads < PARALLEL_ELEMENTS {
                 states.chunks_mut(head_state).zip(results.chunks_mut(chunk.len * head_dim)).enumerate().for_each(work);
@@ -105,12 +107,28 @@ impl<'a> Heads<'a> {
                 let states = states.par_chunks_mut(head_state);
                 states.zip(results.par_chunks_mut(chunk.len * head_dim)).enumerate().for_each(work);
             }
+            if let State::Scan(kept) = kept {
+                kept.store(unpacked.view(heads * head_state), chunk.position + chunk.len);
+            }
             for (t, out) in chunk.of_mut(out, inner).chunks_exact_mut(inner).enumerate() {
                 for (h, out) in out.chunks_exact_mut(head_dim).enumerate() {
                     out.copy_from_slice(&results[(h * chunk.len + t) * head_dim..][..head_dim]);
                 }
             }
         }
+    }
+}
+
+/// The values of a state: itself, or unpacked into scratch.
+fn floats<'s>(state: &'s mut State, unpacked: &'s mut Storage) -> &'s mut [f32] {
+    match state {
+        State::Fixed(values) => values,
+        State::Scan(state) => {
+            let values = unpacked.scratch(state.len());
+            state.load(values);
+            values
+        }
+        State::Kv(_) => unreachable!("a validated plan keeps its state kinds apart"),
     }
 }
 
@@ -155,7 +173,8 @@ impl Op for SsmScan<'_> {
     fn run(&self, step: &mut Step<'_>) {
         step.buffers.write(self.out, |buffers, out| {
             let inputs = (buffers.floats(self.xbc), buffers.floats(self.dt));
-            self.heads.run(inputs, step.batch, step.slots, self.state, &mut step.scratch.results, out);
+            let scratch = (&mut step.scratch.results, &mut step.scratch.state);
+            self.heads.run(inputs, step.batch, step.slots, self.state, scratch, out);
         });
     }
 }

@@ -43,7 +43,8 @@ pub enum Kernel {
     /// `out[t, c] = silu(bias[c] + sum_j weight[c, j] * x[t - (k-1) + j, c])`; inputs before the step come from `state`.
     Conv1d { x: BufferId, weights: ConvWeights, state: StateId, out: BufferId },
 
-    /// The Mamba-2 recurrence (Dao and Gu 2024), see [`SsmShape`]. `xbc` is the output of [`Kernel::Conv1d`].
+    /// The Mamba-2 recurrence (Dao and Gu 2024), see [`SsmShape`]. `xbc` is the output of [`Kernel::Conv1d`]. The state is f32
+    /// from the first token of the step to the last, and then kept as [`super::StateKind`] says.
     SsmScan { xbc: BufferId, dt: BufferId, weights: SsmWeights, shape: SsmShape, state: StateId, out: BufferId },
 
     /// `y = x * silu(z)`, RMS-normalized in groups of `group_size` columns, times `weight`; then [`Emit`].
@@ -68,7 +69,8 @@ pub enum Kernel {
         emit: Emit,
     },
 
-    /// Appends this step's k and v to the cache, then grouped-query causal attention without position embedding:
+    /// Appends this step's k and v to the cache, rounded as [`super::StateKind`] says, then grouped-query causal attention
+    /// without position embedding over what the cache holds:
     /// `y[t, h] = softmax(q[t, h] . K[0..=pos(t), h / (heads/kv_heads)] * scale) @ V`; then [`Emit`].
     Attention {
         q: BufferId,

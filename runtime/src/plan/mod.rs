@@ -12,6 +12,7 @@ mod arithmetic;
 mod dtype;
 mod error;
 mod kernel;
+mod state;
 mod validate;
 mod validate_kernel;
 
@@ -20,6 +21,7 @@ pub use error::PlanError;
 pub use kernel::{
     Activation, ConvWeights, Embedding, Emit, Epilogue, K_ALIGN, Kernel, Segment, SsmShape, SsmWeights, WeightFormat,
 };
+pub use state::{State, StateKind};
 
 use serde::{Deserialize, Serialize};
 
@@ -102,32 +104,6 @@ pub enum Rows {
     Output,
 }
 
-/// Memory that lives as long as a sequence.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct State {
-    /// For people, for example `layers.0.ssm_state`.
-    pub name: String,
-    /// How it grows.
-    pub kind: StateKind,
-    /// Element type.
-    pub dtype: DType,
-    /// Elements: of the whole state for [`StateKind::Conv`] and [`StateKind::Ssm`]; of one token for
-    /// [`StateKind::Kv`], keys and values each.
-    pub shape: Vec<usize>,
-}
-
-/// How a [`State`] is laid out and grows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StateKind {
-    /// The last `kernel - 1` inputs of a causal convolution: `[channels, kernel - 1]`, oldest first.
-    Conv,
-    /// The state of a selective scan: `[heads, head_dim, state_size]`.
-    Ssm,
-    /// Keys and values of every token so far: `[kv_heads, head_dim]` a token, twice.
-    Kv,
-}
-
 /// One kernel with its arguments.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Launch {
@@ -175,6 +151,6 @@ impl Plan {
     /// Bytes of keys and values that a sequence needs for each of its tokens.
     pub fn kv_token_bytes(&self) -> u64 {
         let caches = self.states.iter().filter(|state| state.kind == StateKind::Kv);
-        caches.map(|state| 2 * (state.shape.iter().product::<usize>() * state.dtype.bytes()) as u64).sum()
+        caches.map(|state| 2 * state.bytes() as u64).sum()
     }
 }

@@ -8,8 +8,10 @@ use super::{
 
 /// `255 * 127 * 65536 < 2^31`: longer integer dot products could overflow.
 const MAX_INTEGER_FEATURES: usize = 65536;
-/// Float types that a stored weight or a key-value cache may have.
+/// Float types that a stored weight may have.
 const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
+/// Types that keys and values, and scan states, may have.
+const KEPT: [DType; 4] = [DType::F32, DType::F16, DType::Bf16, DType::I8];
 
 impl Checker<'_> {
     pub(super) fn kernel(&mut self, kernel: &Kernel) -> Result<(), PlanError> {
@@ -190,7 +192,7 @@ impl Checker<'_> {
         for name in [&weights.a_log, &weights.d, &weights.dt_bias] {
             self.tensor(name, DType::F32, &[heads])?;
         }
-        self.state(state, StateKind::Ssm, &[DType::F32], &[heads, head_dim, state_size])?;
+        self.state(state, StateKind::Ssm, &KEPT, &[heads, head_dim, state_size])?;
         Ok(heads * head_dim)
     }
 
@@ -228,7 +230,7 @@ impl Checker<'_> {
         self.read(*q, DType::F32, heads * head_dim)?;
         self.read(*k, DType::F32, kv_heads * head_dim)?;
         self.read(*v, DType::F32, kv_heads * head_dim)?;
-        self.state(*state, StateKind::Kv, &FLOATS, &[*kv_heads, *head_dim])?;
+        self.state(*state, StateKind::Kv, &KEPT, &[*kv_heads, *head_dim])?;
         self.emit(emit, heads * head_dim)
     }
 }

@@ -223,7 +223,7 @@ impl Builder {
         let window = [channels, sizes.conv_kernel - 1];
         let conv_state = self.state(format!("{name}.conv_state"), StateKind::Conv, DType::F32, &window);
         let state = [heads, sizes.mamba_head_dim, sizes.state_size];
-        let ssm_state = self.state(format!("{name}.ssm_state"), StateKind::Ssm, DType::F32, &state);
+        let ssm_state = self.state(format!("{name}.ssm_state"), StateKind::Ssm, self.layout.ssm_dtype, &state);
         let norm_weight = Some(self.vector(&format!("{name}.mixer.norm"), &[inner], 1.0, 0.3));
         let (group_size, eps) = (inner / sizes.groups, EPS);
         let emit = Emit { hadamard_block: self.layout.hadamard_block, to };

@@ -49,12 +49,21 @@ pub struct Layout {
     pub hadamard_block: Option<usize>,
     /// Type of the key-value cache.
     pub kv_dtype: DType,
+    /// Type of the scan state.
+    pub ssm_dtype: DType,
 }
 
 impl Layout {
     /// The plainest layout of a format.
     pub fn of(format: WeightFormat) -> Layout {
-        Layout { format, fused_mixer: false, separate_dequantize: false, hadamard_block: None, kv_dtype: DType::F32 }
+        Layout {
+            format,
+            fused_mixer: false,
+            separate_dequantize: false,
+            hadamard_block: None,
+            kv_dtype: DType::F32,
+            ssm_dtype: DType::F32,
+        }
     }
 }
 

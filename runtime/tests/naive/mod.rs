@@ -33,6 +33,16 @@ pub fn to_f64(dtype: DType, bytes: &[u8]) -> Vec<f64> {
     }
 }
 
+/// Elements of a state, or of its keys or its values, times their scales.
+fn kept(state: &State, bytes: &[u8]) -> Vec<f64> {
+    if state.dtype != DType::I8 {
+        return to_f64(state.dtype, bytes);
+    }
+    let (q, scales) = bytes.split_at(bytes.len() / (state.row() + 4) * state.row());
+    let scales = to_f64(DType::F32, scales);
+    to_f64(DType::I8, q).chunks(state.row()).zip(scales).flat_map(|(q, scale)| q.iter().map(move |q| q * scale).collect::<Vec<_>>()).collect()
+}
+
 fn silu(x: f64) -> f64 {
     x / (1.0 + (-x).exp())
 }
@@ -47,7 +57,9 @@ impl Step<'_> {
     }
 
     pub fn state(&self, id: StateId) -> Vec<f64> {
-        to_f64(self.plan.state(id).dtype, &self.device.read_state(self.slot, id).unwrap())
+        let (state, bytes) = (self.plan.state(id), self.device.read_state(self.slot, id).unwrap());
+        let parts = if state.kind == StateKind::Kv { 2 } else { 1 };
+        bytes.chunks((bytes.len() / parts).max(1)).flat_map(|part| kept(state, part)).collect()
     }
 
     fn tensor(&self, name: &str) -> Vec<f64> {
@@ -239,15 +251,21 @@ impl Step<'_> {
             unreachable!()
         };
         let dtype = self.plan.state(*state).dtype;
-        let rounded = |x: f64| match dtype {
-            DType::F16 => half::f16::from_f32(x as f32).to_f64(),
-            DType::Bf16 => half::bf16::from_f32(x as f32).to_f64(),
-            _ => x,
+        let rounded = |head: &[f64]| -> Vec<f64> {
+            // In f32: a half is a half there.
+            let absmax = head.iter().fold(0.0f32, |most, x| most.max(x.abs() as f32));
+            let round = |x: &f64| match dtype {
+                DType::F16 => half::f16::from_f32(*x as f32).to_f64(),
+                DType::Bf16 => half::bf16::from_f32(*x as f32).to_f64(),
+                DType::I8 if absmax > 0.0 => f64::from((*x as f32 * (127.0 / absmax)).round_ties_even() * (absmax / 127.0)),
+                _ => *x,
+            };
+            head.iter().map(round).collect()
         };
         let (past, width) = (self.state(*state), kv_heads * head_dim);
         let (past_keys, past_values) = past.split_at(past.len() / 2);
         let joined = |past: &[f64], new: BufferId| -> Vec<f64> {
-            past.iter().copied().chain(self.buffer(new).into_iter().map(rounded)).collect()
+            past.iter().copied().chain(self.buffer(new).chunks(*head_dim).flat_map(rounded)).collect()
         };
         let (keys, values) = (joined(past_keys, *k), joined(past_values, *v));
         let (q, position) = (self.buffer(*q), past_keys.len() / width);
