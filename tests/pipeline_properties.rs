@@ -10,7 +10,7 @@ use ir::ops::Op;
 use ir::statistics::Statistics;
 use ir::weights::RotationKind;
 use models::{run, statistics};
-use passes::recipe::{KvCache, Override, Rotations, Smoothing};
+use passes::recipe::{KvCache, Override, Rotations, Smoothing, SsmState};
 use passes::{Phase, PipelineOptions, Precision, Recipe, pipeline};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -73,12 +73,15 @@ fn smoothing() -> impl Strategy<Value = Smoothing> {
 }
 
 fn recipe() -> impl Strategy<Value = Recipe> {
-    let kv_cache = select(vec![None, Some(KvCache::F16), Some(KvCache::F32)]);
-    (select(Phase::ALL.to_vec()), select(vec![32, 128]), kv_cache, overrides(), rotations(), smoothing()).prop_map(
-        |(phase, group_size, kv_cache, overrides, rotation, smooth)| Recipe {
+    let kv_cache = select(vec![None, Some(KvCache::F16), Some(KvCache::F32), Some(KvCache::Int8)]);
+    let ssm_state = select(vec![SsmState::F32, SsmState::F16, SsmState::Bf16, SsmState::Int8]);
+    let kept = (kv_cache, ssm_state);
+    (select(Phase::ALL.to_vec()), select(vec![32, 128]), kept, overrides(), rotations(), smoothing()).prop_map(
+        |(phase, group_size, (kv_cache, ssm_state), overrides, rotation, smooth)| Recipe {
             phase,
             group_size,
             kv_cache,
+            ssm_state,
             overrides,
             rotation,
             smooth,

@@ -209,7 +209,7 @@ pub struct StateType {
     pub kind: String,
     /// Elements of a sequence; of one token, keys or values, for `kv`.
     pub elements: usize,
-    /// Element storage.
+    /// Element storage. In i8, the elements of a head (`kv`) or of a row of the state (`ssm`) share a scale.
     pub storage: Storage,
 }
 

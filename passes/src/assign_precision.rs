@@ -1,8 +1,9 @@
-//! Every linear and embedding says which arithmetic it runs in; the KV cache, how it is stored.
+//! Every linear and embedding says which arithmetic it runs in; the KV cache and scan states, how they are stored.
 //!
 //! ```text
 //! linear(%x, %w) {name = N}             =>    linear(%x, %w) {name = N, precision = P(N)}
 //! read_state : state<"kv", n, f32>      =>    read_state : state<"kv", n, bf16>
+//! read_state : state<"ssm", n, f32>     =>    read_state : state<"ssm", n, f16>
 //! ```
 //!
 //! | phase | in_proj, out_proj | MLP, attention | embedding, lm_head |
@@ -60,16 +61,16 @@ impl Pass for AssignPrecision {
     fn run<'c>(&self, context: &'c Context, module: &Module<'c>) -> Result<Option<Module<'c>>, PassFailure> {
         let names = names(module)?;
         let decided = decide(&self.recipe, &names)?;
-        let kv = self.recipe.kv_storage();
+        let kept = Kept { kv: self.recipe.kv_storage(), ssm: self.recipe.ssm_state.storage() };
         let recipe = serde_json::to_string(&self.recipe).expect("bug: a recipe is JSON");
         let model = get_string(module, MODEL_ATTRIBUTE).map(|model| with_phase(&model, self.recipe.phase));
         let same_attributes = get_string(module, RECIPE_ATTRIBUTE).as_ref() == Some(&recipe)
             && get_string(module, MODEL_ATTRIBUTE) == model
             && Stage::of(module) == Some(Stage::Annotated);
-        if same_attributes && ops(module)?.into_iter().all(|op| is_assigned(op, &decided, kv)) {
+        if same_attributes && ops(module)?.into_iter().all(|op| is_assigned(op, &decided, kept)) {
             return Ok(None);
         }
-        let mut new = rewrite(context, module, |rewriter, op| assign(rewriter, op, &decided, kv))?;
+        let mut new = rewrite(context, module, |rewriter, op| assign(rewriter, op, &decided, kept))?;
         set_string(context, &mut new, RECIPE_ATTRIBUTE, &recipe);
         if let Some(model) = model {
             set_string(context, &mut new, MODEL_ATTRIBUTE, &model);
@@ -155,21 +156,33 @@ fn matches_nothing(pattern: &str, names: &[String]) -> PassError {
     refuse(format!("override `{pattern}` matches no linear"), Some(help))
 }
 
-fn is_assigned(op: Op<'_, '_>, decided: &HashMap<String, Precision>, kv: Storage) -> bool {
+fn is_assigned(op: Op<'_, '_>, decided: &HashMap<String, Precision>, kept: Kept) -> bool {
     let agrees = |name: String, found: Option<String>| found.as_deref() == Some(decided[&name].as_str());
     match op {
         Op::Embed(embed) => agrees(embed.name(), embed.precision()),
         Op::Linear(linear) => agrees(linear.name(), linear.precision()),
-        Op::ReadState(read) => retyped(type_of(read.value()), kv) == type_of(read.value()),
+        Op::ReadState(read) => kept.retyped(type_of(read.value())) == type_of(read.value()),
         _ => true,
     }
 }
 
-/// The type of a state, keys and values stored as `kv`.
-fn retyped(state: NemoType, kv: Storage) -> NemoType {
-    match state {
-        NemoType::State(state) if state.kind == "kv" => NemoType::State(StateType { storage: kv, ..state }),
-        other => other,
+/// How states are stored.
+#[derive(Clone, Copy)]
+struct Kept {
+    kv: Storage,
+    ssm: Storage,
+}
+
+impl Kept {
+    /// The type of a state, stored so.
+    fn retyped(self, state: NemoType) -> NemoType {
+        let NemoType::State(state) = state else { return state };
+        let storage = match state.kind.as_str() {
+            "kv" => self.kv,
+            "ssm" => self.ssm,
+            _ => state.storage,
+        };
+        NemoType::State(StateType { storage, ..state })
     }
 }
 
@@ -177,7 +190,7 @@ fn assign<'c>(
     rewriter: &mut Rewriter<'c, '_>,
     op: Op<'c, '_>,
     decided: &HashMap<String, Precision>,
-    kv: Storage,
+    kept: Kept,
 ) -> Result<Action, IrError> {
     match op {
         Op::Embed(embed) => {
@@ -193,11 +206,12 @@ fn assign<'c>(
             rewriter.map(linear.y(), new.y());
         }
         Op::ReadState(read) => {
-            let new = build::ReadState { name: read.name(), value: retyped(type_of(read.value()), kv) };
+            let new = build::ReadState { name: read.name(), value: kept.retyped(type_of(read.value())) };
             let new = rewriter.builder().push(new, read.0.location())?;
             rewriter.map(read.value(), new.value());
         }
-        Op::Attention(attention) => retype_attention(rewriter, attention, kv)?,
+        Op::Attention(attention) => retype_attention(rewriter, attention, kept)?,
+        Op::SsmScan(scan) => retype_scan(rewriter, scan, kept)?,
         _ => return Ok(Action::Keep),
     }
     Ok(Action::Done)
@@ -206,12 +220,21 @@ fn assign<'c>(
 fn retype_attention<'c>(
     rewriter: &mut Rewriter<'c, '_>,
     attention: views::Attention<'c, '_>,
-    kv: Storage,
+    kept: Kept,
 ) -> Result<(), IrError> {
     let copy = copy::attention(rewriter, attention);
-    let new = build::Attention { new_state: retyped(copy.new_state.clone(), kv), ..copy };
+    let new = build::Attention { new_state: kept.retyped(copy.new_state.clone()), ..copy };
     let new = rewriter.builder().push(new, attention.0.location())?;
     rewriter.map(attention.y(), new.y());
     rewriter.map(attention.new_state(), new.new_state());
+    Ok(())
+}
+
+fn retype_scan<'c>(rewriter: &mut Rewriter<'c, '_>, scan: views::SsmScan<'c, '_>, kept: Kept) -> Result<(), IrError> {
+    let copy = copy::ssm_scan(rewriter, scan);
+    let new = build::SsmScan { new_state: kept.retyped(copy.new_state.clone()), ..copy };
+    let new = rewriter.builder().push(new, scan.0.location())?;
+    rewriter.map(scan.y(), new.y());
+    rewriter.map(scan.new_state(), new.new_state());
     Ok(())
 }

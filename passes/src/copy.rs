@@ -53,6 +53,26 @@ pub(crate) fn gated_rms_norm<'c, 'n>(
     }
 }
 
+pub(crate) fn ssm_scan<'c, 'n>(rewriter: &Rewriter<'c, 'n>, op: views::SsmScan<'c, '_>) -> build::SsmScan<'c, 'n> {
+    build::SsmScan {
+        xbc: rewriter.value(op.xbc()),
+        dt: rewriter.value(op.dt()),
+        a_log: rewriter.value(op.a_log()),
+        d: rewriter.value(op.d()),
+        dt_bias: rewriter.value(op.dt_bias()),
+        state: rewriter.value(op.state()),
+        name: op.name(),
+        heads: op.heads(),
+        head_dim: op.head_dim(),
+        groups: op.groups(),
+        state_size: op.state_size(),
+        dt_min: op.dt_min(),
+        dt_max: op.dt_max(),
+        y: type_of(op.y()),
+        new_state: type_of(op.new_state()),
+    }
+}
+
 pub(crate) fn attention<'c, 'n>(rewriter: &Rewriter<'c, 'n>, op: views::Attention<'c, '_>) -> build::Attention<'c, 'n> {
     build::Attention {
         q: rewriter.value(op.q()),

@@ -1,7 +1,7 @@
 //! What a launch moves and computes, and how long a target takes for it: the roofline that fuse-conversions optimizes
 //! for, that lower-to-plan writes into every launch and that `nemoc bench` prints as *predicted* beside *measured*.
 
-use ir::types::{Act, Granularity, StateType, Storage, Weight};
+use ir::types::{Act, Granularity, NemoType, StateType, Storage, Weight};
 use std::ops::{Add, AddAssign};
 
 /// Stored 4- and 8-bit rows and 8-bit activations are padded to a multiple of this many elements.
@@ -186,6 +186,8 @@ pub struct ScanSize {
     pub head_dim: usize,
     /// Width of the state.
     pub state_size: usize,
+    /// What it is kept in.
+    pub storage: Storage,
 }
 
 impl ScanSize {
@@ -193,7 +195,7 @@ impl ScanSize {
         let elements = self.heads as u64 * self.head_dim as u64 * self.state_size as u64;
         Cost {
             fixed_bytes: 3 * 4 * self.heads as u64,
-            sequence_bytes: 2 * 4 * elements,
+            sequence_bytes: 2 * state_bytes(self.storage, elements, self.state_size as u64),
             row_ops: 5 * elements,
             ..Cost::default()
         }
@@ -222,9 +224,26 @@ pub fn mixer(
     gate + conv.cost() + scan.cost() + parameter(weight) + emitted.cost()
 }
 
+/// What a state is kept in.
+///
+/// # Panics
+/// When the type is no state's: a bug in the compiler.
+pub fn state_storage(state: &NemoType) -> Storage {
+    match state {
+        NemoType::State(state) => state.storage,
+        other => panic!("bug: {other} is no state"),
+    }
+}
+
+/// Bytes of a state; 8-bit elements share an f32 scale by the row.
+fn state_bytes(storage: Storage, elements: u64, row: u64) -> u64 {
+    let scales = if storage == Storage::I8 { elements / row.max(1) } else { 0 };
+    elements * storage.bits() / 8 + 4 * scales
+}
+
 /// Bytes that a token appends to a cache of keys and values.
-pub fn appended_bytes(cache: &StateType) -> u64 {
-    2 * cache.elements as u64 * cache.storage.bits() / 8
+pub fn appended_bytes(cache: &StateType, head_dim: i64) -> u64 {
+    2 * state_bytes(cache.storage, cache.elements as u64, head_dim.unsigned_abs())
 }
 
 /// Attention apart from reading earlier keys and values.
@@ -301,6 +320,17 @@ mod tests {
         assert_eq!(weight_bytes(&weight(Storage::I8, Granularity::Channel)), 10 * (224 + 4));
         assert_eq!(weight_bytes(&weight(Storage::I4, Granularity::TwoLevel(128))), 10 * (112 + 2 + 4));
         assert_eq!(weight_bytes(&weight(Storage::I4, Granularity::Group(128))), 10 * (112 + 4));
+    }
+
+    #[test]
+    fn counts_the_bytes_of_states_with_their_scales() {
+        let cache = |storage| StateType { kind: "kv".into(), elements: 1024, storage };
+        assert_eq!(appended_bytes(&cache(Storage::Bf16), 128), 2 * 2048);
+        assert_eq!(appended_bytes(&cache(Storage::I8), 128), 2 * (1024 + 8 * 4));
+        let scan = |storage| ScanSize { heads: 2, head_dim: 8, state_size: 32, storage }.cost().sequence_bytes;
+        assert_eq!(scan(Storage::F32), 2 * 2048);
+        assert_eq!(scan(Storage::F16), 2 * 1024);
+        assert_eq!(scan(Storage::I8), 2 * (512 + 16 * 4));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! ```toml
 //! phase = 2                  # 0 to 3
 //! group_size = 128           # inputs that share a scale in 4-bit weights
-//! kv_cache = "bf16"          # or "f16", "f32"; f32 in phase 0 and bf16 elsewhere when absent
+//! kv_cache = "bf16"          # or "int8", "f16", "f32"; f32 in phase 0 and bf16 elsewhere when absent
+//! ssm_state = "f32"          # or "f16", "bf16", "int8": what a Mamba layer keeps from step to step
 //!
 //! [[override]]               # later ones win
 //! match = '^lm_head$'        # regular expression over names of linears, and `embeddings`
@@ -90,6 +91,9 @@ pub struct Recipe {
     /// Storage of keys and values; the phase decides when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kv_cache: Option<KvCache>,
+    /// Storage of scan states between steps.
+    #[serde(default, skip_serializing_if = "SsmState::is_default")]
+    pub ssm_state: SsmState,
     /// Exceptions, in order; later ones win.
     #[serde(default, rename = "override", skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<Override>,
@@ -122,6 +126,39 @@ pub enum KvCache {
     F16,
     /// IEEE single precision.
     F32,
+    /// 8 bits, with an f32 scale for each head of a token.
+    Int8,
+}
+
+/// Storage of scan states between steps; all but f32 are rounded stochastically.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SsmState {
+    /// IEEE single precision.
+    #[default]
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// 8 bits, with an f32 scale for each row of the state.
+    Int8,
+}
+
+impl SsmState {
+    /// The element type of the state.
+    pub const fn storage(self) -> Storage {
+        match self {
+            SsmState::F32 => Storage::F32,
+            SsmState::F16 => Storage::F16,
+            SsmState::Bf16 => Storage::Bf16,
+            SsmState::Int8 => Storage::I8,
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == SsmState::default()
+    }
 }
 
 impl KvCache {
@@ -131,6 +168,7 @@ impl KvCache {
             KvCache::Bf16 => Storage::Bf16,
             KvCache::F16 => Storage::F16,
             KvCache::F32 => Storage::F32,
+            KvCache::Int8 => Storage::I8,
         }
     }
 }
@@ -249,6 +287,7 @@ impl Recipe {
             phase,
             group_size: default_group_size(),
             kv_cache: None,
+            ssm_state: SsmState::default(),
             overrides: Vec::new(),
             rotation: Rotations::default(),
             smooth: Smoothing::default(),
@@ -347,7 +386,7 @@ impl RecipeError {
     pub fn help(&self) -> &'static str {
         match self {
             RecipeError::Syntax { .. } => {
-                "keys are phase, group_size, kv_cache, [[override]] match and precision, [rotation] kind, residual, value_output, query_key, out_proj, down_proj and seed, [smooth] enabled, alpha and match"
+                "keys are phase, group_size, kv_cache, ssm_state, [[override]] match and precision, [rotation] kind, residual, value_output, query_key, out_proj, down_proj and seed, [smooth] enabled, alpha and match"
             }
             RecipeError::GroupSize { .. } => "128 is the usual choice; 64 and 32 are finer and larger",
             RecipeError::Alpha { .. } => "0.5 shares the range equally between activations and weights",
@@ -376,6 +415,7 @@ mod tests {
         let recipe = Recipe::parse(&text, "recipe.toml").unwrap();
         assert_eq!(recipe.phase, Phase::Aggressive);
         assert_eq!(recipe.kv_cache, Some(KvCache::Bf16));
+        assert_eq!(recipe.ssm_state, SsmState::F32);
         assert_eq!(recipe.overrides[0].precision, Precision::W8a8);
         assert_eq!(recipe.rotation, Rotations { kind: Some(RotationKind::Hadamard), ..Rotations::default() });
     }
@@ -387,7 +427,7 @@ mod tests {
 
     #[test]
     fn reads_back_what_it_writes() {
-        let text = "phase = 3\ngroup_size = 64\n[[override]]\nmatch = 'q_proj'\nprecision = 'w4a8-group'\n[rotation]\nkind = 'random-hadamard'\nseed = 7";
+        let text = "phase = 3\ngroup_size = 64\nkv_cache = 'int8'\nssm_state = 'bf16'\n[[override]]\nmatch = 'q_proj'\nprecision = 'w4a8-group'\n[rotation]\nkind = 'random-hadamard'\nseed = 7";
         let recipe = Recipe::parse(text, "recipe.toml").unwrap();
         let json = serde_json::to_string(&recipe).unwrap();
         assert_eq!(serde_json::from_str::<Recipe>(&json).unwrap(), recipe);
@@ -410,7 +450,8 @@ mod tests {
         assert!(refused("phase = 4").contains("expected 0, 1, 2 or 3"));
         assert!(refused("[rotation]\nkind = 'fourier'").contains("`random-hadamard`"));
         assert!(refused("[[override]]\nmatch = 'x'\nprecision = 'w2a8'").contains("`w4a8-group`"));
-        assert!(refused("kv_cache = 'int8'").contains("`bf16`"));
+        assert!(refused("kv_cache = 'int4'").contains("`bf16`"));
+        assert!(refused("ssm_state = 'int4'").contains("`int8`"));
         assert!(refused("group_size = 100").contains("multiple of 32"));
         assert!(refused("group_size = 0").contains("multiple of 32"));
         assert!(refused("group_size = 1000000000000000000").contains("up to 65536"));

@@ -104,7 +104,7 @@ fn refuses_states_of_another_shape_type_or_kind_and_states_used_twice() {
             damaged.states[index].shape[0] += 1;
             message(&(damaged, store.clone()));
             let mut damaged = plan.clone();
-            damaged.states[index].dtype = DType::I8;
+            damaged.states[index].dtype = DType::U8;
             message(&(damaged, store.clone()));
             let mut damaged = plan.clone();
             damaged.states[index].shape = vec![usize::MAX, 2];
@@ -116,6 +116,14 @@ fn refuses_states_of_another_shape_type_or_kind_and_states_used_twice() {
     let Kernel::Conv1d { state, .. } = launch(&mut plan, "layers.3.conv1d") else { unreachable!() };
     *state = first;
     assert!(message(&(plan, store)).contains("state layers.0.conv_state is used twice"));
+}
+
+#[test]
+fn refuses_a_window_in_fewer_bits() {
+    let [(mut plan, store), ..] = models();
+    let window = plan.states.iter_mut().find(|state| state.kind == StateKind::Conv).unwrap();
+    window.dtype = DType::I8;
+    assert!(message(&(plan, store)).contains("state layers.0.conv_state"));
 }
 
 #[test]

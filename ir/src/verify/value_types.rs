@@ -59,7 +59,10 @@ fn weight(weight: &Weight) -> Option<String> {
 fn state_type(state: &StateType) -> Option<String> {
     let known = STATE_KINDS.contains(&state.kind.as_str());
     let kind = (!known).then(|| format!("kind is {}, expected {}", state.kind, STATE_KINDS.join(", ")));
-    kind.or_else(|| float(state.storage))
+    // Windows are not rounded: their kernels take floats.
+    let storable = state.storage.is_float() || (state.storage == Storage::I8 && state.kind != "conv");
+    let expected = if state.kind == "conv" { "a float" } else { "a float or i8" };
+    kind.or_else(|| (!storable).then(|| format!("storage is {}, expected {expected}", state.storage)))
 }
 
 fn buffer_type(buffer: &BufferType) -> Option<String> {

@@ -222,8 +222,8 @@ impl Pricing<'_> {
 
     fn scan(&self, class: Id) -> Option<ScanSize> {
         match leaf_of(self.egraph, class) {
-            Some(LeafKind::Scan { heads, head_dim, state_size }) => {
-                Some(ScanSize { heads: *heads, head_dim: *head_dim, state_size: *state_size })
+            Some(LeafKind::Scan { heads, head_dim, state_size, storage }) => {
+                Some(ScanSize { heads: *heads, head_dim: *head_dim, state_size: *state_size, storage: *storage })
             }
             _ => None,
         }

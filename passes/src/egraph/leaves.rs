@@ -22,7 +22,7 @@ pub enum LeafKind {
     /// A convolution and its state.
     Conv { channels: usize, kernel: usize },
     /// A selective scan and its state.
-    Scan { heads: usize, head_dim: usize, state_size: usize },
+    Scan { heads: usize, head_dim: usize, state_size: usize, storage: Storage },
     /// The attributes of an attention and its state.
     Attention { appended_bytes: u64 },
     /// An orthogonal matrix.

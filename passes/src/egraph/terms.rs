@@ -244,14 +244,14 @@ impl<'c, 'm> Reader<'_, 'c, 'm> {
                 (conv.y(), self.add(Nemo::Conv(operands)))
             }
             Op::SsmScan(scan) => {
-                let state = self.scan(op, scan.heads(), scan.head_dim(), scan.state_size());
+                let state = self.scan(op, [scan.heads(), scan.head_dim(), scan.state_size()], scan.state());
                 let operands = [state, self.value(scan.xbc()), self.value(scan.dt())];
                 (scan.y(), self.add(Nemo::Scan(operands)))
             }
             Op::Mixer(mixer) => (mixer.y(), self.mixer(op, mixer)),
             Op::Attention(attention) => {
                 let appended_bytes = match type_of(attention.state()) {
-                    NemoType::State(cache) => cost::appended_bytes(&cache),
+                    NemoType::State(cache) => cost::appended_bytes(&cache, attention.head_dim()),
                     _ => 0,
                 };
                 let operands = [
@@ -327,16 +327,17 @@ impl<'c, 'm> Reader<'_, 'c, 'm> {
         }
     }
 
-    fn scan(&mut self, op: Op<'c, 'm>, heads: i64, head_dim: i64, state_size: i64) -> Id {
-        let (heads, head_dim, state_size) = (heads as usize, head_dim as usize, state_size as usize);
-        self.leaf(LeafKind::Scan { heads, head_dim, state_size }, Source::Op(op))
+    fn scan(&mut self, op: Op<'c, 'm>, sizes: [i64; 3], state: Value<'c, 'm>) -> Id {
+        let [heads, head_dim, state_size] = sizes.map(|size| size as usize);
+        let storage = cost::state_storage(&type_of(state));
+        self.leaf(LeafKind::Scan { heads, head_dim, state_size, storage }, Source::Op(op))
     }
 
     fn mixer(&mut self, op: Op<'c, 'm>, mixer: views::Mixer<'c, 'm>) -> Id {
         let gate = LeafKind::Gate { eps: mixer.eps(), group_size: mixer.group_size() };
         let operands = [
             self.conv(op, mixer.conv_weight()),
-            self.scan(op, mixer.heads(), mixer.head_dim(), mixer.state_size()),
+            self.scan(op, [mixer.heads(), mixer.head_dim(), mixer.state_size()], mixer.ssm_state()),
             self.leaf(gate, Source::Op(op)),
             self.optional(mixer.norm_weight()),
             self.value(mixer.z()),

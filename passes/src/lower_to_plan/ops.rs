@@ -149,7 +149,7 @@ impl<'c, 'm> Lowering<'_, 'c, 'm> {
             "heads": scan.heads(), "head_dim": scan.head_dim(), "groups": scan.groups(),
             "state_size": scan.state_size(), "dt_min": scan.dt_min(), "dt_max": scan.dt_max(),
         }});
-        let size = scan_size(scan.heads(), scan.head_dim(), scan.state_size());
+        let size = scan_size([scan.heads(), scan.head_dim(), scan.state_size()], scan.state());
         let cost = cost::ssm_scan(&act(scan.xbc()), &act(scan.dt()), &act(scan.y()), size);
         let draft = Draft::new("ssm_scan", parameters, origin, cost)
             .buffer("xbc", xbc)
@@ -185,7 +185,7 @@ impl<'c, 'm> Lowering<'_, 'c, 'm> {
         name_parameter(&mut parameters, "norm_weight", mixer.norm_weight(), format!("{origin}.norm.weight"));
         let y_act = act(mixer.y());
         let emitted = Emitted { y: &y_act, hadamard_block: hadamard };
-        let scan = scan_size(mixer.heads(), mixer.head_dim(), mixer.state_size());
+        let scan = scan_size([mixer.heads(), mixer.head_dim(), mixer.state_size()], mixer.ssm_state());
         let inputs = (&act(mixer.z()), &act(mixer.xbc()), &act(mixer.dt()));
         let cost = cost::mixer(inputs, conv_size, scan, len(mixer.norm_weight()), emitted);
         let draft = Draft::new("mixer", parameters, origin, cost)
@@ -217,7 +217,7 @@ impl<'c, 'm> Lowering<'_, 'c, 'm> {
             "scale": attention.scale(), "emit": emit(&y, hadamard),
         });
         let appended_bytes = match type_of(attention.state()) {
-            NemoType::State(cache) => cost::appended_bytes(&cache),
+            NemoType::State(cache) => cost::appended_bytes(&cache, attention.head_dim()),
             _ => 0,
         };
         let y_act = act(attention.y());
@@ -332,6 +332,7 @@ fn ssm_weights(mixer: &str) -> Json {
     json!({"a_log": format!("{mixer}.A_log"), "d": format!("{mixer}.D"), "dt_bias": format!("{mixer}.dt_bias")})
 }
 
-fn scan_size(heads: i64, head_dim: i64, state_size: i64) -> ScanSize {
-    ScanSize { heads: heads as usize, head_dim: head_dim as usize, state_size: state_size as usize }
+fn scan_size(sizes: [i64; 3], state: Value<'_, '_>) -> ScanSize {
+    let [heads, head_dim, state_size] = sizes.map(|size| size as usize);
+    ScanSize { heads, head_dim, state_size, storage: cost::state_storage(&type_of(state)) }
 }

@@ -40,7 +40,11 @@ fn kept(state: &State, bytes: &[u8]) -> Vec<f64> {
     }
     let (q, scales) = bytes.split_at(bytes.len() / (state.row() + 4) * state.row());
     let scales = to_f64(DType::F32, scales);
-    to_f64(DType::I8, q).chunks(state.row()).zip(scales).flat_map(|(q, scale)| q.iter().map(move |q| q * scale).collect::<Vec<_>>()).collect()
+    to_f64(DType::I8, q)
+        .chunks(state.row())
+        .zip(scales)
+        .flat_map(|(q, scale)| q.iter().map(move |q| q * scale).collect::<Vec<_>>())
+        .collect()
 }
 
 fn silu(x: f64) -> f64 {
@@ -257,7 +261,9 @@ impl Step<'_> {
             let round = |x: &f64| match dtype {
                 DType::F16 => half::f16::from_f32(*x as f32).to_f64(),
                 DType::Bf16 => half::bf16::from_f32(*x as f32).to_f64(),
-                DType::I8 if absmax > 0.0 => f64::from((*x as f32 * (127.0 / absmax)).round_ties_even() * (absmax / 127.0)),
+                DType::I8 if absmax > 0.0 => {
+                    f64::from((*x as f32 * (127.0 / absmax)).round_ties_even() * (absmax / 127.0))
+                }
                 _ => *x,
             };
             head.iter().map(round).collect()

@@ -86,7 +86,11 @@ fn given(seed: u64) -> Vec<Given> {
         leaf("$n", LeafKind::Norm { eps: 1e-3 }, Value::Eps(1e-3)),
         leaf("$g", LeafKind::Gate { eps: 1e-3, group_size: COLS as i64 }, Value::Eps(1e-3)),
         leaf("$c", LeafKind::Conv { channels: CHANNELS, kernel: 4 }, Value::Conv(random(rng, CHANNELS, 4))),
-        leaf("$s", LeafKind::Scan { heads: HEADS, head_dim: HEAD_DIM, state_size: STATE_SIZE }, scan),
+        leaf(
+            "$s",
+            LeafKind::Scan { heads: HEADS, head_dim: HEAD_DIM, state_size: STATE_SIZE, storage: Storage::F32 },
+            scan,
+        ),
         leaf("$r", rotation("r", COLS), Value::Rotation(orthogonal(rng, COLS))),
         leaf("$h", rotation("h", 4), Value::Rotation(orthogonal(rng, 4))),
     ]
