@@ -7,7 +7,7 @@ use crate::progress::count_bar;
 use crate::reference;
 use crate::report::data::{Divergence, ModelReport, PerplexityFact, Report, SCHEMA, Settings};
 use crate::report::write_files;
-use crate::table::{bytes, table};
+use crate::table::{bytes, count, table};
 use crate::text::{Text, WindowArguments};
 use runtime::eval::compare;
 use runtime::generate::StepArgs;
@@ -93,7 +93,24 @@ fn draw(report: &Report) -> String {
         ]);
     }
     let layers = report.models.first().map(layers_table).unwrap_or_default();
-    format!("{models}\n{layers}")
+    let positions = report.models.first().map(positions_table).unwrap_or_default();
+    format!("{models}\n{positions}{layers}")
+}
+
+/// How the divergence grows along a window, if there is more than one range of positions.
+fn positions_table(model: &ModelReport) -> String {
+    let ranges = model.divergence.as_ref().map_or(&[][..], |found| &found.by_position);
+    if ranges.len() < 2 {
+        return String::new();
+    }
+    let mut drawn = table(&["positions of a window", "mean KL>"]);
+    for range in ranges {
+        drawn.add_row([
+            format!("{} to {}", count(range.start as u64), count(range.end as u64 - 1)),
+            format!("{:.6}", range.mean_kl),
+        ]);
+    }
+    format!("\n{drawn}\n")
 }
 
 /// What each layer adds to the error of the residual stream, whose parts add up as squares when they are independent.

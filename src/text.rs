@@ -28,7 +28,8 @@ pub fn file_name(path: &Path) -> String {
 /// Into what a text is cut before it is predicted.
 #[derive(clap::Args)]
 pub struct WindowArguments {
-    /// Tokens of a window; each window starts from a fresh state.
+    /// Tokens of a window; each window starts from a fresh state. With --chunk 1 they are taken one by one, as in
+    /// generation: what is rounded with every step shows.
     #[arg(long, value_name = "TOKENS", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(2..1 << 24))]
     window: u32,
     /// Most windows [default: the whole text].

@@ -1,6 +1,6 @@
 //! What is measured of models, as JSON keeps it. Fields may be added; those that are here keep their meaning.
 
-use runtime::eval::{Comparison, Perplexity, Rolling, TaskResult};
+use runtime::eval::{Comparison, Perplexity, PositionDivergence, Rolling, TaskResult};
 use runtime::memory::Footprint;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -121,6 +121,9 @@ pub struct Divergence {
     pub mean_kl: f64,
     pub kl_p999: f64,
     pub top1_agreement: f64,
+    /// Mean KL by the place in the window.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_position: Vec<PositionDivergence>,
 }
 
 /// Mean over tasks of `acc_norm`, or `acc` where the harness reports no other; errors are taken to be independent.
@@ -174,6 +177,7 @@ impl Divergence {
             mean_kl: found.mean_kl,
             kl_p999: found.kl_p999,
             top1_agreement: found.top1_agreement,
+            by_position: found.by_position.clone(),
         }
     }
 }

@@ -10,5 +10,6 @@ mod general;
 mod measure;
 mod opt;
 mod plan_memory;
+mod states;
 mod support;
 mod synth;

@@ -7,6 +7,7 @@
 use crate::device::{Device, Outputs, SequenceChunk, SlotId};
 use crate::generate::GenerateError;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// How a text is cut.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +45,7 @@ impl Perplexity {
 }
 
 /// How far a model is from a reference on the same text.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
     /// Of the reference.
     pub reference: Perplexity,
@@ -58,7 +59,25 @@ pub struct Comparison {
     pub kl_p999: f64,
     /// Share of positions where both find the same token likeliest.
     pub top1_agreement: f64,
+    /// Mean KL by the place in the window: what adds up from token to token grows here.
+    pub by_position: Vec<PositionDivergence>,
 }
+
+/// Divergence over some positions of every window.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PositionDivergence {
+    /// First position.
+    pub start: usize,
+    /// Behind the last one.
+    pub end: usize,
+    /// Positions of all windows.
+    pub positions: usize,
+    /// Mean KL over them, in nats.
+    pub mean_kl: f64,
+}
+
+/// The first positions that are counted together; then as many as came before, again and again.
+const FIRST_POSITIONS: usize = 256;
 
 /// Perplexity of a model. `progress` is told how many windows of how many are done.
 pub fn perplexity(
@@ -92,12 +111,16 @@ pub fn compare(
     let mut rows: Vec<RowComparison> = Vec::new();
     let count = each_step(&mut [reference, model], tokens, windows, progress, &mut |steps| {
         let targets = steps.targets.par_iter().enumerate();
-        rows.par_extend(targets.map(|(row, target)| compare_rows(steps.row(0, row), steps.row(1, row), *target)));
+        rows.par_extend(targets.map(|(row, target)| RowComparison {
+            position: steps.positions[row],
+            ..compare_rows(steps.row(0, row), steps.row(1, row), *target)
+        }));
     })?;
     let nll = |which: usize| -> Vec<f64> { rows.iter().filter_map(|row| row.nll.map(|nll| nll[which])).collect() };
     let mut kl: Vec<f64> = rows.iter().map(|row| row.kl).collect();
     let mean_kl = kl.iter().sum::<f64>() / kl.len() as f64;
     kl.sort_unstable_by(f64::total_cmp);
+    let by_position = by_position(&rows);
     let agreed = rows.iter().filter(|row| row.same_top1).count();
     Ok(Comparison {
         reference: summarize(count, &nll(0)),
@@ -106,7 +129,24 @@ pub fn compare(
         mean_kl,
         kl_p999: kl[((kl.len() - 1) as f64 * 0.999).ceil() as usize],
         top1_agreement: agreed as f64 / rows.len() as f64,
+        by_position,
     })
+}
+
+/// Means over 256 positions, the next 256, the next 512, and so on.
+fn by_position(rows: &[RowComparison]) -> Vec<PositionDivergence> {
+    let size = rows.iter().map(|row| row.position + 1).max().unwrap_or(0);
+    let ends = std::iter::successors(Some(FIRST_POSITIONS), |end| Some(2 * end));
+    let mut found = Vec::new();
+    for (start, end) in std::iter::once(0).chain(ends.clone()).zip(ends).take_while(|(start, _)| *start < size) {
+        let end = end.min(size);
+        let (mut positions, mut sum) = (0, 0.0);
+        for row in rows.iter().filter(|row| (start..end).contains(&row.position)) {
+            (positions, sum) = (positions + 1, sum + row.kl);
+        }
+        found.push(PositionDivergence { start, end, positions, mean_kl: sum / positions as f64 });
+    }
+    found
 }
 
 fn summarize(windows: usize, nll: &[f64]) -> Perplexity {
@@ -117,6 +157,8 @@ fn summarize(windows: usize, nll: &[f64]) -> Perplexity {
 struct Steps {
     logits: Vec<Vec<f32>>,
     targets: Vec<Option<u32>>,
+    /// Of each row in its window.
+    positions: Vec<usize>,
     vocab_size: usize,
 }
 
@@ -167,6 +209,7 @@ fn each_step_of(
     let mut steps = Steps {
         logits: vec![Vec::new(); devices.len()],
         targets: Vec::new(),
+        positions: Vec::new(),
         vocab_size: devices[0].plan().model.vocab_size,
     };
     for start in (0..texts[0].len()).step_by(chunk) {
@@ -183,6 +226,8 @@ fn each_step_of(
         }
         steps.targets.clear();
         steps.targets.extend(texts.iter().flat_map(|text| (start..end).map(|i| text.get(i + 1).copied())));
+        steps.positions.clear();
+        steps.positions.extend(texts.iter().flat_map(|_| start..end));
         visit(&steps);
     }
     for (device, slots) in devices.iter_mut().zip(&slots) {
@@ -204,6 +249,8 @@ fn negative_log_likelihood(logits: &[f32], target: u32) -> f64 {
 }
 
 struct RowComparison {
+    /// In its window.
+    position: usize,
     kl: f64,
     same_top1: bool,
     /// Of the reference and of the model.
@@ -221,7 +268,7 @@ fn compare_rows(reference: &[f32], model: &[f32], target: Option<u32>) -> RowCom
         [p_sum - f64::from(reference[target]), q_sum - f64::from(model[target])]
     });
     // KL is never negative; rounding of equal rows may say otherwise.
-    RowComparison { kl: terms.sum::<f64>().max(0.0), same_top1: top1(reference) == top1(model), nll }
+    RowComparison { position: 0, kl: terms.sum::<f64>().max(0.0), same_top1: top1(reference) == top1(model), nll }
 }
 
 fn top1(logits: &[f32]) -> usize {
@@ -242,6 +289,16 @@ mod tests {
         assert!(!row.same_top1);
         let [p, q] = row.nll.unwrap();
         assert!((p - 2f64.ln()).abs() < 1e-7 && (q - 4f64.ln()).abs() < 1e-7);
+    }
+
+    #[test]
+    fn positions_are_counted_in_ranges_that_double() {
+        let row = |position| RowComparison { position, kl: position as f64, same_top1: true, nll: None };
+        let rows: Vec<RowComparison> = (0..2).flat_map(|_| (0..700).map(row)).collect();
+        let found = by_position(&rows);
+        let ranges: Vec<_> = found.iter().map(|range| (range.start, range.end, range.positions)).collect();
+        assert_eq!(ranges, [(0, 256, 512), (256, 512, 512), (512, 700, 376)]);
+        assert_eq!(found[2].mean_kl, f64::from(512 + 699) / 2.0);
     }
 
     #[test]
