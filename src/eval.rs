@@ -12,7 +12,7 @@ use crate::report::data::{ModelReport, Report, SCHEMA, Settings};
 use crate::report::{show, write, write_files};
 use crate::text::{Text, WindowArguments};
 use runtime::artifact::Artifact;
-use runtime::eval::{Partial, Preparation, Scoring, Task};
+use runtime::eval::{Fewshot, Partial, Preparation, Scoring, Task};
 use runtime::generate::StepArgs;
 use std::path::{Path, PathBuf};
 
@@ -65,12 +65,15 @@ pub struct TaskArgs {
     /// Score the first documents of each task only.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
-    /// Solved examples before each document: the first ones of the task's file in --examples.
+    /// Solved examples before each document, drawn from the task's file in --examples as the harness draws them.
     #[arg(long, value_name = "K", default_value_t = 0, requires = "examples")]
     num_fewshot: u32,
-    /// Folder with a TASK.jsonl of examples for each task.
+    /// Folder with a TASK.jsonl of examples for each task, such as the training split.
     #[arg(long, value_name = "DIR")]
     examples: Option<PathBuf>,
+    /// Which examples are drawn; the harness's own seed unless told otherwise.
+    #[arg(long, value_name = "SEED", default_value_t = 1234)]
+    fewshot_seed: u64,
     /// Stop at a document that cannot be scored as it stands.
     #[arg(long)]
     strict: bool,
@@ -167,7 +170,7 @@ impl<'a> Plan<'a> {
             limit: tasks.limit.map(|limit| limit as usize),
             num_fewshot: tasks.num_fewshot as usize,
             share_context: !tasks.from_scratch,
-            seed: 0,
+            seed: if tasks.num_fewshot == 0 { 0 } else { tasks.fewshot_seed },
         }
     }
 
@@ -187,7 +190,7 @@ impl<'a> Plan<'a> {
             limit: tasks.limit.map(|limit| limit as usize),
             max_length,
             strict: tasks.strict,
-            examples: tasks.num_fewshot as usize,
+            fewshot: Fewshot { count: tasks.num_fewshot as usize, seed: tasks.fewshot_seed },
             examples_dir: tasks.examples.clone(),
         }
     }

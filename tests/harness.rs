@@ -1,5 +1,5 @@
-//! Scores agree with lm-evaluation-harness: `harness/expected.json` holds what it says, run through Hugging Face
-//! transformers on `examples/nano`; `harness/run_harness.py` makes the file.
+//! Scores agree with lm-evaluation-harness: `harness/expected*.json` hold what it says, run through Hugging Face
+//! transformers on `examples/nano`; `harness/run_harness.py` makes the files.
 //!
 //! The default test scores the first documents of each task; `cargo test --test harness -- --ignored` all of them.
 
@@ -15,18 +15,23 @@ const TASKS: [&str; 6] = ["arc_easy", "arc_challenge", "hellaswag", "piqa", "win
 
 #[test]
 fn scores_the_first_documents_as_the_harness_does() {
-    compare(Some(20));
+    compare("expected.json", Some(20), &[]);
+}
+
+#[test]
+fn draws_and_scores_examples_as_the_harness_does() {
+    compare("expected-fewshot.json", Some(10), &["--num-fewshot", "3", "--examples", "tests/harness/data"]);
 }
 
 #[test]
 #[ignore = "a minute of computing"]
 fn scores_every_document_as_the_harness_does() {
-    compare(None);
+    compare("expected.json", None, &[]);
 }
 
-fn compare(limit: Option<usize>) {
-    let expected = expected();
-    let found = found(limit);
+fn compare(file: &str, limit: Option<usize>, extra: &[&str]) {
+    let expected = expected(file);
+    let found = found(limit, extra);
     for task in TASKS {
         let (expected, found) = (&expected["results"][task], &found["results"][task]);
         let samples = list(&expected["samples"]);
@@ -73,12 +78,12 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-fn expected() -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/harness/expected.json");
+fn expected(file: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/harness").join(file);
     serde_json::from_slice(&std::fs::read(path).expect("the fixture exists")).expect("the fixture is JSON")
 }
 
-fn found(limit: Option<usize>) -> Value {
+fn found(limit: Option<usize>, extra: &[&str]) -> Value {
     let dir = tempdir().expect("there is room for temporary files");
     let artifact = dir.path().join("nano.nemo");
     let artifact = artifact.to_str().expect("temporary folders have plain names");
@@ -91,6 +96,7 @@ fn found(limit: Option<usize>) -> Value {
     let tasks = TASKS.join(",");
     let mut arguments =
         vec!["eval", artifact, "--tasks", &tasks, "--data", "tests/harness/data", "--log-samples", "--json"];
+    arguments.extend(extra);
     let limit = limit.map(|limit| limit.to_string());
     if let Some(limit) = &limit {
         arguments.extend(["--limit", limit]);

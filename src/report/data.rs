@@ -33,7 +33,7 @@ pub struct Settings {
     pub num_fewshot: usize,
     /// Shared context is read once.
     pub share_context: bool,
-    /// Nothing is drawn at random.
+    /// Of drawing examples; nothing else is drawn at random.
     pub seed: u64,
 }
 

@@ -124,14 +124,16 @@ fn delimited(text: &str) -> String {
     format!("{TARGET_DELIMITER}{text}")
 }
 
-/// Puts solved examples before every context.
-pub fn with_examples(documents: &mut [Document], examples: &[Document]) {
-    let solved = |example: &Document| {
+/// Puts solved examples before every context of a document.
+pub fn with_examples(document: &mut Document, form: Form, examples: &[&Document]) {
+    // The last word brings a delimiter of its own; in an example the harness puts the usual one before it.
+    let delimiter = if form == Form::LastWord { TARGET_DELIMITER } else { "" };
+    let solved = |example: &&Document| {
         let gold = &example.pairs[example.label.unwrap_or(0)];
-        format!("{}{}{FEWSHOT_DELIMITER}", gold.context, gold.continuation)
+        format!("{}{delimiter}{}{FEWSHOT_DELIMITER}", gold.context, gold.continuation)
     };
     let prompt: String = examples.iter().map(solved).collect();
-    for pair in documents.iter_mut().flat_map(|document| &mut document.pairs) {
+    for pair in &mut document.pairs {
         pair.context.insert_str(0, &prompt);
     }
 }
@@ -200,7 +202,16 @@ mod tests {
     fn examples_come_before_the_context_with_their_answers() {
         let (mut documents, _) = read(Form::Choices, GOOD.as_bytes(), None);
         let examples = documents.clone();
-        with_examples(&mut documents, &examples);
+        with_examples(&mut documents[0], Form::Choices, &[&examples[0]]);
         assert_eq!(documents[0].pairs[0].context, "Q été\n\nQ");
+    }
+
+    #[test]
+    fn a_last_word_in_an_example_comes_after_the_usual_delimiter_and_its_own() {
+        let line = r#"{"id": "1", "context": "the", "continuation": " end"}"#;
+        let (mut documents, _) = read(Form::LastWord, line.as_bytes(), None);
+        let examples = documents.clone();
+        with_examples(&mut documents[0], Form::LastWord, &[&examples[0]]);
+        assert_eq!(documents[0].pairs[0].context, "the  end\n\nthe");
     }
 }

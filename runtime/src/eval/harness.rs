@@ -1,6 +1,7 @@
 //! Benchmarks scored exactly as lm-evaluation-harness scores them.
 
 use super::document::{self, Document};
+use super::examples::{self, Fewshot};
 use super::loglikelihood::{Score, Scoring, log_likelihoods};
 use super::metrics::{Metrics, Sample};
 use super::partial::Partial;
@@ -13,7 +14,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// Which documents, and how they are read.
 #[derive(Clone, Debug)]
@@ -25,7 +26,7 @@ pub struct Preparation {
     /// Refuse a document with a problem, instead of reporting it and going on.
     pub strict: bool,
     /// Solved examples before each document.
-    pub examples: usize,
+    pub fewshot: Fewshot,
     /// Folder with a file of examples for each task.
     pub examples_dir: Option<PathBuf>,
 }
@@ -82,10 +83,11 @@ pub fn prepare(
     let bytes = read(&path)?;
     let (mut documents, mut problems) = document::read(task.form, &bytes, how.limit);
     let mut digest = xxh3_64(&bytes);
-    if how.examples > 0 {
-        let (examples, bytes) = examples(task, data, how)?;
-        document::with_examples(&mut documents, &examples);
-        digest ^= xxh3_64(&bytes).rotate_left(1).wrapping_add(how.examples as u64);
+    if how.fewshot.count > 0 {
+        let path = how.examples_dir.as_deref().unwrap_or(data).join(task.file).with_extension("jsonl");
+        let bytes = read(&path)?;
+        examples::put_before(&mut documents, task, &path, &bytes, &how.fewshot)?;
+        digest ^= xxh3_64_with_seed(&bytes, how.fewshot.seed ^ (how.fewshot.count as u64).rotate_right(16));
     }
     let encoded: Result<Vec<_>, EvalError> =
         documents.par_iter().map(|document| encode(tokenizer, document, how.max_length)).collect();
@@ -111,17 +113,6 @@ pub fn prepare(
 fn read(path: &Path) -> Result<Vec<u8>, EvalError> {
     let help = "--data DIR names the folder with one TASK.jsonl for each task";
     std::fs::read(path).map_err(|source| EvalError::file("the documents cannot be read", path, source, help))
-}
-
-fn examples(task: &Task, data: &Path, how: &Preparation) -> Result<(Vec<Document>, Vec<u8>), EvalError> {
-    let dir = how.examples_dir.as_deref().unwrap_or(data);
-    let path = dir.join(task.file).with_extension("jsonl");
-    let bytes = read(&path)?;
-    let (examples, _) = document::read(task.form, &bytes, Some(how.examples));
-    if examples.len() < how.examples {
-        return Err(EvalError::FewExamples { path, wanted: how.examples, found: examples.len() });
-    }
-    Ok((examples, bytes))
 }
 
 type Encoded = (Option<Vec<Request>>, Option<Problem>);

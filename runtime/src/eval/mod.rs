@@ -3,6 +3,7 @@
 
 mod document;
 mod error;
+mod examples;
 mod harness;
 mod loglikelihood;
 mod metrics;
@@ -15,6 +16,7 @@ mod task;
 
 pub use document::{Document, Pair};
 pub use error::{EvalError, Problem};
+pub use examples::Fewshot;
 pub use harness::{Preparation, Prepared, TaskResult, prepare};
 pub use loglikelihood::{Score, Scoring, log_likelihoods};
 pub use metrics::{Metrics, Sample};
