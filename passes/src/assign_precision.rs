@@ -101,7 +101,7 @@ pub(crate) fn names(module: &Module<'_>) -> Result<Vec<String>, IrError> {
     Ok(names.collect())
 }
 
-fn is_dt(name: &str) -> bool {
+pub(crate) fn is_dt(name: &str) -> bool {
     name.ends_with(".in_proj.dt")
 }
 

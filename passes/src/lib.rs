@@ -1,9 +1,11 @@
 //! The passes that rewrite the nemo IR from imported to planned: THE pass table and the pipeline.
 
 pub mod assign_precision;
+pub mod budget;
 mod copy;
 pub mod cost;
 pub mod egraph;
+pub mod exceptions;
 mod fold_norms;
 pub mod fold_rotations;
 pub mod fuse_conversions;

@@ -234,7 +234,7 @@ impl Rounded {
     }
 }
 
-fn squares(values: &[f32]) -> f64 {
+pub(super) fn squares(values: &[f32]) -> f64 {
     let sums: Vec<f64> =
         values.par_chunks(1 << 16).map(|part| part.iter().map(|v| f64::from(*v).powi(2)).sum()).collect();
     sums.iter().sum()

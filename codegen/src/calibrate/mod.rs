@@ -3,7 +3,8 @@
 //! [`collect_statistics`] runs a model and records how large the inputs of its linears are. [`round_weights`] runs a
 //! quantized plan and its float counterpart side by side, launch by launch, over the whole text: at each linear it sees
 //! the inputs that the quantized model really has there, rounds the weight by GPTQ so that the *outputs* come out right,
-//! and goes on with what was stored. Errors made upstream are seen, and partly repaired, downstream.
+//! and goes on with what was stored. Errors made upstream are seen, and partly repaired, downstream. [`sensitivities`]
+//! measures what each weight alone would cost in each format, to choose among formats.
 //!
 //! Memory is that of one step with all tokens of the text in it: the plan's buffers, for both models. Results do not
 //! depend on the number of threads; they may differ in the last bits between processors.
@@ -13,12 +14,14 @@ mod factor;
 mod gptq;
 mod gram;
 mod lockstep;
+mod sensitivity;
 mod sequences;
 mod statistics;
 mod tensors;
 
 pub use error::CalibrateError;
 pub use lockstep::{LinearReport, Models, Rounded, Settings, round_weights};
+pub use sensitivity::{FormatCost, Probing, Sensitivity, sensitivities};
 pub use sequences::{sequences, text_digest};
 pub use statistics::collect_statistics;
 

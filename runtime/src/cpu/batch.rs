@@ -28,7 +28,7 @@ impl Chunk {
 }
 
 /// What a step works on. Its vectors are reused from step to step.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Batch {
     pub(super) chunks: Vec<Chunk>,
     pub(super) tokens: Vec<u32>,

@@ -5,6 +5,7 @@ use crate::device::DeviceError;
 use crate::plan::{BufferId, DType, Plan, Rows};
 use bytemuck::Pod;
 
+#[derive(Clone)]
 struct Buffer {
     name: String,
     dtype: DType,
@@ -14,6 +15,7 @@ struct Buffer {
 }
 
 /// All buffers of a plan, with as many rows as the current step has.
+#[derive(Clone)]
 pub(super) struct Buffers {
     buffers: Vec<Buffer>,
     token_rows: usize,
@@ -44,6 +46,11 @@ impl Buffers {
         }
         (self.token_rows, self.output_rows) = (token_rows, output_rows);
         Ok(())
+    }
+
+    /// Memory of all of them.
+    pub(super) fn bytes(&self) -> u64 {
+        self.buffers.iter().map(|buffer| buffer.storage.bytes() as u64).sum()
     }
 
     pub(super) fn dtype(&self, id: BufferId) -> DType {

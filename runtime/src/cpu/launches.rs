@@ -47,6 +47,23 @@ impl<'p> Launches<'p> {
         Ok(Launches { plan, buffers, slots, batch, scratch: Scratch::default(), next: 0 })
     }
 
+    /// The same step at the same launch, to go on otherwise.
+    pub fn fork(&self) -> Launches<'p> {
+        Launches {
+            plan: self.plan,
+            buffers: self.buffers.clone(),
+            slots: self.slots.clone(),
+            batch: self.batch.clone(),
+            scratch: Scratch::default(),
+            next: self.next,
+        }
+    }
+
+    /// Memory of its buffers and states.
+    pub fn memory_bytes(&self) -> u64 {
+        self.buffers.bytes() + self.slots.bytes()
+    }
+
     /// What it executes.
     pub fn plan(&self) -> &'p Plan {
         self.plan

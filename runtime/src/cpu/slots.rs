@@ -25,6 +25,7 @@ struct Slot {
 }
 
 /// All sequences of a device.
+#[derive(Clone)]
 pub(super) struct Slots {
     slots: Vec<Option<Slot>>,
     fresh: Slot,

@@ -28,6 +28,11 @@ impl Storage {
         Ok(())
     }
 
+    /// Bytes there is room for.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(self.lines.as_slice())
+    }
+
     /// The first `len` elements.
     pub(super) fn view<T: Pod>(&self, len: usize) -> &[T] {
         &bytemuck::cast_slice(&self.lines)[..len]

@@ -21,7 +21,7 @@ pub use harness::{Preparation, Prepared, TaskResult, prepare};
 pub use loglikelihood::{Score, Scoring, log_likelihoods};
 pub use metrics::{Metrics, Sample};
 pub use partial::Partial;
-pub use perplexity::{Comparison, Perplexity, PositionDivergence, Windows, compare, perplexity};
+pub use perplexity::{Comparison, Perplexity, PositionDivergence, Windows, compare, mean_divergence, perplexity};
 pub use published::convert;
 pub use request::{Request, encode_pair};
 pub use rolling::{Rolling, rolling};

@@ -238,6 +238,13 @@ fn each_step_of(
     Ok(())
 }
 
+/// The mean divergence of rows of logits from those of a reference, in nats.
+pub fn mean_divergence(reference: &[f32], model: &[f32], vocab_size: usize) -> f64 {
+    let rows = reference.par_chunks_exact(vocab_size).zip(model.par_chunks_exact(vocab_size));
+    let kl: Vec<f64> = rows.map(|(reference, model)| compare_rows(reference, model, None).kl).collect();
+    kl.iter().sum::<f64>() / kl.len().max(1) as f64
+}
+
 /// `ln sum exp(logits)`.
 fn log_sum_exp(logits: &[f32]) -> f64 {
     let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
