@@ -2,7 +2,7 @@
 
 mod session;
 
-pub use session::{CalibrationArguments, Session};
+pub use session::{CalibrationArguments, Sensitivities, Session};
 
 use crate::failure::{Failure, Outcome};
 use crate::table::{count, elapsed};

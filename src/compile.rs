@@ -5,6 +5,7 @@ mod kernels;
 mod report;
 
 use crate::analyze::warn_of_unknown_tensors;
+use crate::auto::{self, AutoArguments, Choice};
 use crate::calibrate::{CalibrationArguments, Session};
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::on_interrupt;
@@ -42,36 +43,47 @@ pub struct Arguments {
     #[command(flatten)]
     recipe: RecipeArguments,
     #[command(flatten)]
+    auto: AutoArguments,
+    #[command(flatten)]
     calibration: CalibrationArguments,
     #[command(flatten)]
     pipeline: PipelineArguments,
 }
 
 pub fn run(arguments: &Arguments) -> Outcome {
-    if !arguments.recipe.is_given() {
-        return Err(Failure::Usage("say how to quantize: --phase 0, 1, 2 or 3, or --recipe R.toml".to_owned()));
-    }
+    check(arguments)?;
     let started = Instant::now();
     let checkpoint = Checkpoint::open(&arguments.checkpoint)?;
     warn_of_unknown_tensors(&checkpoint);
     let output = arguments.output.as_ref().filter(|_| !arguments.plan_only);
-    if let Some(output) = output {
+    let chooses = arguments.recipe.is_auto();
+    if output.is_some() || chooses {
         checkpoint.require_weights()?;
+    }
+    if let Some(output) = output {
         files::refuse_to_overwrite(&checkpoint, output)?;
     }
+    let kernels = if output.is_some() { kernels::compile(&arguments.kernels)? } else { Vec::new() };
+    let described = kernels::describe(&kernels);
+    let kernels: Vec<ExtraTensor> = kernels.into_iter().map(kernels::tensor).collect();
     let mut options = arguments.recipe.options()?;
-    let session = if output.is_some() { calibrate(arguments, &checkpoint, &mut options)? } else { None };
-    let mut planned = plan(arguments, &checkpoint, &options, session.as_ref())?;
-    let mut out = anstream::stdout();
+    let session = if output.is_some() || chooses { calibrate(arguments, &checkpoint, &mut options)? } else { None };
+    if chooses {
+        let choice = choose(arguments, &checkpoint, &options, session.as_ref(), &kernels)?;
+        arguments.auto.report(&choice)?;
+        options = PipelineOptions { phase: None, recipe: Some(choice.recipe), ..options };
+    }
+    let mut planned = plan(&arguments.pipeline, chooses, &checkpoint, &options, session.as_ref())?;
+    let mut out: Box<dyn Write> =
+        if arguments.auto.json { Box::new(std::io::sink()) } else { Box::new(anstream::stdout()) };
     out.write_all(report::plan(&checkpoint, &planned, started.elapsed()).as_bytes())?;
     let Some(output) = output else {
         let contents = planned.contents();
         out.write_all(report::planned_sizes(&contents, layout(&contents)?.file_bytes()).as_bytes())?;
         return Ok(());
     };
-    let kernels = kernels::compile(&arguments.kernels)?;
-    out.write_all(kernels::describe(&kernels).as_bytes())?;
-    planned.extra.extend(kernels.into_iter().map(kernels::tensor));
+    out.write_all(described.as_bytes())?;
+    planned.extra.extend(kernels);
     let calibrated = options.statistics.as_deref().map(|statistics| Calibrated::new(&checkpoint, statistics));
     let source: &dyn TensorSource = calibrated.as_ref().map_or(&checkpoint, |calibrated| calibrated);
     let packed = match &session {
@@ -88,6 +100,43 @@ pub fn run(arguments: &Arguments) -> Outcome {
     Ok(())
 }
 
+/// Whether the options belong together.
+fn check(arguments: &Arguments) -> Outcome {
+    if !arguments.recipe.is_given() {
+        return Err(Failure::Usage("say how to quantize: --phase 0, 1, 2, 3 or auto, or --recipe R.toml".to_owned()));
+    }
+    match arguments.auto.given() {
+        Some(option) if !arguments.recipe.is_auto() => Err(Failure::Usage(format!("{option} is for --phase auto"))),
+        _ => Ok(()),
+    }
+}
+
+/// Chooses precisions under the budget.
+fn choose(
+    arguments: &Arguments,
+    checkpoint: &Checkpoint,
+    options: &PipelineOptions,
+    session: Option<&Session>,
+    kernels: &[ExtraTensor],
+) -> Result<Choice, Failure> {
+    let session = session.ok_or_else(|| {
+        Failure::Message(
+            "--phase auto measures what each linear costs, and there is nothing to measure it on\nhelp: do not switch \
+             calibration off; it needs a tokenizer.json, and --calibration-samples N where it would take long"
+                .to_owned(),
+        )
+    })?;
+    let calibrated = options.statistics.as_deref().map(|statistics| Calibrated::new(checkpoint, statistics));
+    let source: &dyn TensorSource = calibrated.as_ref().map_or(checkpoint, |calibrated| calibrated);
+    let file_bytes = |recipe: &Recipe| {
+        let options = PipelineOptions { phase: None, recipe: Some(recipe.clone()), ..options.clone() };
+        let mut planned = plan(&PipelineArguments::default(), true, checkpoint, &options, Some(session))?;
+        planned.extra.extend(kernels.iter().cloned());
+        Ok(layout(&planned.contents())?.file_bytes())
+    };
+    auto::choose(&arguments.auto, &auto::Model { checkpoint, source, session, options, file_bytes: &file_bytes })
+}
+
 /// Decides whether to calibrate; then the options say so, and rotations are on unless the user chose.
 fn calibrate(
     arguments: &Arguments,
@@ -97,7 +146,7 @@ fn calibrate(
     if options.recipe().phase == Phase::Reference {
         return Ok(None);
     }
-    let Some(session) = arguments.calibration.session(checkpoint)? else { return Ok(None) };
+    let Some(session) = arguments.calibration.session(checkpoint, arguments.recipe.is_auto())? else { return Ok(None) };
     options.rounding = Rounding::Gptq;
     if !arguments.recipe.chooses_rotations() {
         options.rotations = Some(RotationKind::Hadamard);
@@ -128,22 +177,26 @@ impl Planned {
 }
 
 fn plan(
-    arguments: &Arguments,
+    pipeline: &PipelineArguments,
+    is_auto: bool,
     checkpoint: &Checkpoint,
     options: &PipelineOptions,
     session: Option<&Session>,
 ) -> Result<Planned, Failure> {
     let context = ir::irdl::context();
     let module = frontend::import::import(&context, checkpoint)?;
-    let (module, report) = arguments.pipeline.run(&context, module, passes::pipeline(options), "import")?;
-    if arguments.pipeline.stops_early() {
+    let (module, report) = pipeline.run(&context, module, passes::pipeline(options), "import")?;
+    if pipeline.stops_early() {
         return Err(Failure::Message(
             "--bisect leaves a module that cannot become an artifact\nhelp: look at it with --dump-ir DIR, or raise the \
              number until the whole pipeline runs"
                 .to_owned(),
         ));
     }
-    let compiled = plan_of(&module)?;
+    let mut compiled = plan_of(&module)?;
+    if is_auto {
+        compiled.plan.model.phase = "auto".to_owned();
+    }
     let metadata = Metadata {
         plan: compiled.plan.clone(),
         recipe: toml::to_string(&options.recipe())?,

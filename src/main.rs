@@ -1,6 +1,7 @@
 //! The command line: parses arguments, shows progress, prints results. One file per subcommand, no logic of its own.
 
 mod analyze;
+mod auto;
 mod bench;
 mod calibrate;
 mod compare;

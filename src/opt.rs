@@ -27,6 +27,12 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> Outcome {
+    if arguments.recipe.is_auto() {
+        let help = "choose with nemoc compile --phase auto --save-recipe R.toml, then give --recipe R.toml here";
+        return Err(Failure::Usage(format!(
+            "--phase auto measures weights, which IR text does not have\nhelp: {help}"
+        )));
+    }
     let options = arguments.recipe.options()?;
     let passes = arguments.passes.iter().map(|name| passes::find(name.trim(), &options));
     let passes = passes.collect::<Result<Vec<_>, _>>()?;

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Looking at the IR between passes.
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 #[command(next_help_heading = "Looking inside")]
 pub struct PipelineArguments {
     /// Write the module before the first and after each pass, as numbered files.

@@ -7,14 +7,16 @@ use ir::weights::RotationKind;
 use passes::cost::{TARGETS, Target};
 use passes::{Phase, PipelineOptions, Recipe};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// Phase, recipe, rotations.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Quantization")]
 pub struct RecipeArguments {
-    /// 0 reference, 1 conservative (W8A8), 2 aggressive (W4A8, embedding and head in 8 bits), 3 mixed (W4A8 in Mamba-2, W8A8 elsewhere).
-    #[arg(long, value_name = "N")]
-    phase: Option<Phase>,
+    /// 0 reference, 1 conservative (W8A8), 2 aggressive (W4A8, embedding and head in 8 bits), 3 mixed (W4A8 in Mamba-2, W8A8 elsewhere);
+    /// auto measures every linear and chooses under --budget.
+    #[arg(long, value_name = "N|auto")]
+    phase: Option<PhaseArgument>,
     /// A TOML recipe: a phase, exceptions by name, rotations. Other options win over it.
     #[arg(long, value_name = "R.toml")]
     recipe: Option<PathBuf>,
@@ -31,6 +33,23 @@ pub struct RecipeArguments {
 
 fn target_names() -> PossibleValuesParser {
     TARGETS.iter().map(|target| target.name).collect::<Vec<_>>().into()
+}
+
+/// A phase, or the wish to have one chosen.
+#[derive(Clone, Copy, PartialEq)]
+enum PhaseArgument {
+    Given(Phase),
+    Auto,
+}
+
+impl FromStr for PhaseArgument {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(PhaseArgument::Auto),
+            _ => text.parse().map(PhaseArgument::Given).map_err(|error: String| format!("{error}, or auto")),
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -60,13 +79,22 @@ impl RecipeArguments {
         };
         let target = *Target::find(&self.target).unwrap_or(&TARGETS[0]);
         Ok(PipelineOptions {
-            phase: self.phase,
+            phase: self.phase.map(|phase| match phase {
+                PhaseArgument::Given(phase) => phase,
+                // What the choice starts from.
+                PhaseArgument::Auto => Phase::Mixed,
+            }),
             recipe,
             rotations,
             seed: self.seed,
             target,
             ..PipelineOptions::default()
         })
+    }
+
+    /// Whether precisions are to be chosen by measuring.
+    pub fn is_auto(&self) -> bool {
+        self.phase == Some(PhaseArgument::Auto)
     }
 
     /// Whether rotations were chosen, or left to what is best.

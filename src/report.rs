@@ -1,8 +1,8 @@
 //! `nemoc report`: results of several runs as one page, and what `eval` prints and writes.
 
-mod charts;
+pub mod charts;
 pub mod data;
-mod html;
+pub mod html;
 pub mod text;
 
 use crate::failure::{Failure, Outcome};

@@ -152,7 +152,8 @@ mod tests {
 
     fn items(scale: u64) -> impl Strategy<Value = Vec<Item>> {
         let one = prop::collection::vec((1..60_u64, 0.0..1.0_f64), 1..4);
-        let one = one.prop_map(move |forms| forms.iter().map(|(b, loss)| Cost { bytes: b * scale, loss: *loss }).collect());
+        let one =
+            one.prop_map(move |forms| forms.iter().map(|(b, loss)| Cost { bytes: b * scale, loss: *loss }).collect());
         prop::collection::vec(one, 1..7)
     }
 

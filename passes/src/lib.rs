@@ -1,5 +1,6 @@
 //! The passes that rewrite the nemo IR from imported to planned: THE pass table and the pipeline.
 
+pub mod allocate;
 pub mod assign_precision;
 pub mod budget;
 mod copy;

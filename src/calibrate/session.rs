@@ -6,11 +6,14 @@ use crate::pipeline::compiled;
 use crate::progress::count_bar;
 use crate::table::elapsed;
 use crate::text::Text;
-use codegen::calibrate::{Models, Rounded, Settings, collect_statistics, round_weights, sequences, text_digest};
+use codegen::calibrate::{
+    Models, Probing, Rounded, Sensitivity, Settings, collect_statistics, round_weights, sensitivities, sequences,
+    text_digest,
+};
 use codegen::plan::Compiled;
 use frontend::Checkpoint;
 use ir::statistics::Statistics;
-use ir::weights::TensorSource;
+use ir::weights::{StorageFormat, StoredWeight, TensorSource};
 use passes::{Phase, PipelineOptions};
 use runtime::artifact::TOKENIZER_TENSOR;
 use runtime::generate::Tokenizer;
@@ -22,6 +25,9 @@ use std::time::Duration;
 pub const SAMPLES: usize = 128;
 /// Tokens of a piece, unless told otherwise.
 pub const LENGTH: usize = 512;
+
+/// Pieces on which the model runs once for each weight, to choose precisions.
+const PROBES: usize = 8;
 
 /// The default text; see the README beside it.
 const TEXT: &str = include_str!("text.txt");
@@ -53,8 +59,8 @@ pub struct CalibrationArguments {
 }
 
 impl CalibrationArguments {
-    /// What to calibrate on; `None` when weights are to be rounded to nearest.
-    pub fn session(&self, checkpoint: &Checkpoint) -> Result<Option<Session>, Failure> {
+    /// What to calibrate on; `None` when weights are to be rounded to nearest. To choose precisions takes longer.
+    pub fn session(&self, checkpoint: &Checkpoint, chooses: bool) -> Result<Option<Session>, Failure> {
         if self.calibration.as_deref() == Some(Path::new("none")) {
             return Ok(None);
         }
@@ -63,7 +69,10 @@ impl CalibrationArguments {
             return Ok(None);
         }
         let (samples, length) = (self.calibration_samples.unwrap_or(SAMPLES), self.calibration_length);
-        let estimate = estimate(checkpoint.parameters(), samples * length);
+        // A run for each weight, half of the model in the mean, without the sums of calibration.
+        let probed = checkpoint.config().layers.len() * PROBES.min(samples) * length / 2;
+        let tokens = samples * length;
+        let estimate = estimate(checkpoint.parameters(), if chooses { 2 * tokens + probed } else { tokens });
         if estimate > PATIENCE && self.calibration_samples.is_none() {
             warn(&format!(
                 "calibrating on this machine would take about {}: weights are rounded to nearest\n\
@@ -165,6 +174,30 @@ impl Session {
         })
     }
 
+    /// Measures what weights cost in formats: each that `formats` names any for, as the reference has it. The options are
+    /// those of a compilation that quantizes everything.
+    pub fn sensitivities(
+        &self,
+        checkpoint: &Checkpoint,
+        source: &dyn TensorSource,
+        options: &PipelineOptions,
+        formats: &dyn Fn(&StoredWeight) -> Vec<StorageFormat>,
+    ) -> Result<Sensitivities, Failure> {
+        let (reference, _) = compiled(checkpoint, passes::reference_pipeline(options))?;
+        let stride = Settings::default().output_stride;
+        let sequences = self.sequences()?;
+        let probing = Probing { sequences: &sequences, probes: PROBES, output_stride: stride };
+        let bar = count_bar("measuring weights");
+        let found = sensitivities(&reference, source, probing, formats, &mut |done, total| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        })?;
+        bar.finish_and_clear();
+        let weight = |name: &str| reference.weights.iter().find(|weight| weight.name == name).cloned();
+        let weights = found.into_iter().filter_map(|found| Some((weight(&found.name)?, found))).collect();
+        Ok(Sensitivities { weights, tokens: PROBES.min(self.samples) * self.length })
+    }
+
     /// Rounds the weights of a compiled model; the options are those it was compiled with, the source has what they
     /// depend on.
     pub fn round(
@@ -184,4 +217,12 @@ impl Session {
         bar.finish_and_clear();
         Ok(rounded)
     }
+}
+
+/// What weights cost, and what that was measured on.
+pub struct Sensitivities {
+    /// The float weights, and what they cost in their formats.
+    pub weights: Vec<(StoredWeight, Sensitivity)>,
+    /// Tokens of the runs that were compared.
+    pub tokens: usize,
 }

@@ -2,9 +2,11 @@
 
 mod axes;
 mod bars;
+mod frontier;
 mod map;
 
 pub use bars::{memory_split, speeds};
+pub use frontier::frontier;
 pub use map::precision_map;
 
 pub use axes::escape;
@@ -20,6 +22,16 @@ pub struct Point {
     pub error: Option<f64>,
 }
 
+impl Point {
+    fn low(&self) -> f64 {
+        self.y - self.error.unwrap_or(0.0)
+    }
+
+    fn high(&self) -> f64 {
+        self.y + self.error.unwrap_or(0.0)
+    }
+}
+
 /// What a plot's axes mean and how their numbers are written.
 pub struct Axes<'a> {
     pub x: &'a str,
@@ -30,35 +42,38 @@ pub struct Axes<'a> {
 
 /// Points with error bars; a line joins those that no other beats in both directions (small x, large y).
 pub fn pareto(points: &[Point], axes: &Axes<'_>) -> String {
-    let low = |point: &Point| point.y - point.error.unwrap_or(0.0);
-    let high = |point: &Point| point.y + point.error.unwrap_or(0.0);
     let frame = Frame::new(
         Scale::padded(points.iter().map(|point| point.x), true),
-        Scale::padded(points.iter().flat_map(|point| [low(point), high(point)]), false),
+        Scale::padded(points.iter().flat_map(|point| [point.low(), point.high()]), false),
     );
     let mut svg = frame.open(axes);
     let _ = write!(svg, r#"<polyline class="front" points="{}"/>"#, frame.line(&front(points)));
     for (index, point) in points.iter().enumerate() {
-        let (x, y) = frame.at(point.x, point.y);
-        let color = index % 8;
-        let label = escape(&point.label);
-        let hint = format!("{label}: {} at {}", (axes.show_y)(point.y), (axes.show_x)(point.x));
-        let _ = write!(svg, r#"<g class="c{color}"><title>{hint}</title>"#);
-        if point.error.is_some() {
-            let (_, top) = frame.at(point.x, high(point));
-            let (_, bottom) = frame.at(point.x, low(point));
-            let _ = write!(svg, r#"<line class="error" x1="{x:.1}" y1="{top:.1}" x2="{x:.1}" y2="{bottom:.1}"/>"#);
-        }
-        let right = x > frame.middle();
-        let (anchor, shift) = if right { ("end", -9.0) } else { ("start", 9.0) };
-        let _ = write!(
-            svg,
-            r#"<circle cx="{x:.1}" cy="{y:.1}" r="5"/><text x="{:.1}" y="{:.1}" text-anchor="{anchor}">{label}</text></g>"#,
-            x + shift,
-            y - 8.0,
-        );
+        mark(&mut svg, &frame, axes, index, point);
     }
     svg + "</svg>"
+}
+
+/// Draws a point, its label and its error.
+fn mark(svg: &mut String, frame: &Frame, axes: &Axes<'_>, index: usize, point: &Point) {
+    let (x, y) = frame.at(point.x, point.y);
+    let color = index % 8;
+    let label = escape(&point.label);
+    let hint = format!("{label}: {} at {}", (axes.show_y)(point.y), (axes.show_x)(point.x));
+    let _ = write!(svg, r#"<g class="c{color}"><title>{hint}</title>"#);
+    if point.error.is_some() {
+        let (_, top) = frame.at(point.x, point.high());
+        let (_, bottom) = frame.at(point.x, point.low());
+        let _ = write!(svg, r#"<line class="error" x1="{x:.1}" y1="{top:.1}" x2="{x:.1}" y2="{bottom:.1}"/>"#);
+    }
+    let right = x > frame.middle();
+    let (anchor, shift) = if right { ("end", -9.0) } else { ("start", 9.0) };
+    let _ = write!(
+        svg,
+        r#"<circle cx="{x:.1}" cy="{y:.1}" r="5"/><text x="{:.1}" y="{:.1}" text-anchor="{anchor}">{label}</text></g>"#,
+        x + shift,
+        y - 8.0,
+    );
 }
 
 /// The points that no other beats.

@@ -18,11 +18,14 @@ pub fn page(report: &Report) -> String {
         task_details(report),
         provenance(report),
     ];
+    document(&title(report), &body.concat())
+}
+
+/// A page of this title and body, in the house style.
+pub fn document(title: &str, body: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
-         content=\"width=device-width, initial-scale=1\">\n<title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{}\n</body>\n</html>\n",
-        title(report),
-        body.concat()
+         content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n",
     )
 }
 
@@ -119,12 +122,13 @@ fn summary(report: &Report) -> String {
     )
 }
 
-fn figure(title: &str, svg: &str, key: &str, caption: &str) -> String {
+/// A plot with its title, key and caption.
+pub fn figure(title: &str, svg: &str, key: &str, caption: &str) -> String {
     format!("<figure><h2>{title}</h2>{svg}{key}<figcaption>{caption}</figcaption></figure>")
 }
 
 /// Sizes on an axis are in MiB, so that its ticks are round.
-fn mebibytes(value: f64) -> String {
+pub fn mebibytes(value: f64) -> String {
     if value >= 2048.0 { format!("{:.1} GiB", value / 1024.0) } else { format!("{value:.0} MiB") }
 }
 

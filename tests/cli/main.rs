@@ -2,6 +2,7 @@
 
 mod analyze;
 mod artifact;
+mod auto;
 mod calibrate;
 mod compare;
 mod compile;
