@@ -34,7 +34,7 @@ pub fn total(items: &[Item], assignment: &[usize]) -> Cost {
 
 /// Every item as small as it can be.
 pub fn smallest(items: &[Item]) -> Assignment {
-    items.iter().map(|item| smallest_form(item)).collect()
+    items.iter().map(smallest_form).collect()
 }
 
 /// Every item as large as it can be.

@@ -28,7 +28,7 @@ fn loses_no_more_than_phase_3_in_its_bytes() {
     assert!((length - number(&found, "/file_bytes")).abs() < 512.0, "{length} bytes, {found}");
     assert_eq!(found["linears"].as_array().unwrap().len(), 40);
     let inspected = stdout(&["inspect", output.to_str().unwrap()]);
-    assert!(inspected.contains("phase auto"), "{inspected}");
+    assert!(inspected.contains("phase      auto"), "{inspected}");
 }
 
 #[test]
