@@ -146,7 +146,9 @@ fn calibrate(
     if options.recipe().phase == Phase::Reference {
         return Ok(None);
     }
-    let Some(session) = arguments.calibration.session(checkpoint, arguments.recipe.is_auto())? else { return Ok(None) };
+    let Some(session) = arguments.calibration.session(checkpoint, arguments.recipe.is_auto())? else {
+        return if options.recipe().asks_for_gptq() { Err(needs_calibration()) } else { Ok(None) };
+    };
     options.rounding = Rounding::Gptq;
     if !arguments.recipe.chooses_rotations() {
         options.rotations = Some(RotationKind::Hadamard);
@@ -155,6 +157,14 @@ fn calibrate(
         options.statistics = Some(Arc::new(arguments.calibration.statistics(&session, checkpoint)?));
     }
     Ok(Some(session))
+}
+
+fn needs_calibration() -> Failure {
+    Failure::Message(
+        "the recipe rounds by gptq, and there is no calibration\nhelp: calibrate, or take rounding = \"gptq\" out of the \
+         recipe"
+            .to_owned(),
+    )
 }
 
 /// Everything that is known before weights are read.

@@ -8,7 +8,7 @@ use ir::melior::ir::Module;
 use ir::module::{ops, parse, print};
 use ir::ops::Op;
 use ir::statistics::Statistics;
-use ir::weights::RotationKind;
+use ir::weights::{RotationKind, Rounding};
 use models::{run, statistics};
 use passes::recipe::{KvCache, Override, Rotations, Smoothing, SsmState};
 use passes::{Phase, PipelineOptions, Precision, Recipe, pipeline};
@@ -50,7 +50,12 @@ fn precision() -> impl Strategy<Value = Precision> {
 fn overrides() -> impl Strategy<Value = Vec<Override>> {
     let rule = (select(vec!["lm_head", "embeddings", "^", "(proj|head)|embed", "a"]), precision());
     proptest::collection::vec(rule, 0..3).prop_map(|rules| {
-        rules.into_iter().map(|(pattern, precision)| Override { pattern: pattern.to_owned(), precision }).collect()
+        let rule = |(pattern, precision): (&str, _)| Override {
+            pattern: pattern.to_owned(),
+            precision: Some(precision),
+            rounding: Some(Rounding::RtnAbsmax),
+        };
+        rules.into_iter().map(rule).collect()
     })
 }
 
@@ -85,6 +90,7 @@ fn recipe() -> impl Strategy<Value = Recipe> {
             overrides,
             rotation,
             smooth,
+            ..Recipe::default()
         },
     )
 }

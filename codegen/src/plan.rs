@@ -308,11 +308,7 @@ fn storage_format(weight: Value<'_, '_>) -> Option<StorageFormat> {
 
 fn rounding(weight: Value<'_, '_>) -> Option<Rounding> {
     match defining(weight)? {
-        Op::QuantizeWeight(quantize) => match quantize.rounding().as_str() {
-            "rtn" => Some(Rounding::Rtn),
-            "gptq" => Some(Rounding::Gptq),
-            _ => None,
-        },
+        Op::QuantizeWeight(quantize) => Rounding::parse(&quantize.rounding()),
         _ => Some(Rounding::Rtn),
     }
 }

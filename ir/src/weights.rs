@@ -66,23 +66,43 @@ pub enum Side {
     Out,
 }
 
-/// How the values of a weight are rounded.
+/// How the values of a weight are rounded, and its scales chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rounding {
-    /// Round to nearest, ties to even.
+    /// Round to nearest, ties to even; scales of 4-bit weights by the squared error they leave.
     #[default]
     Rtn,
+    /// Round to nearest; every scale by the largest value, so that nothing is clipped.
+    RtnAbsmax,
     /// Frantar et al. 2023, with the Hessian of the calibration file.
     Gptq,
 }
 
 impl Rounding {
+    /// Every one.
+    pub const ALL: [Rounding; 3] = [Rounding::Rtn, Rounding::RtnAbsmax, Rounding::Gptq];
+
     /// The word for it in attributes.
     pub const fn as_str(self) -> &'static str {
         match self {
             Rounding::Rtn => "rtn",
+            Rounding::RtnAbsmax => "rtn-absmax",
             Rounding::Gptq => "gptq",
+        }
+    }
+
+    /// The inverse of [`Rounding::as_str`].
+    pub fn parse(word: &str) -> Option<Self> {
+        Rounding::ALL.into_iter().find(|rounding| rounding.as_str() == word)
+    }
+
+    /// The same, without what only calibration can do.
+    #[must_use]
+    pub const fn to_nearest(self) -> Self {
+        match self {
+            Rounding::Gptq => Rounding::Rtn,
+            other => other,
         }
     }
 }

@@ -129,13 +129,14 @@ pub(crate) fn decide(recipe: &Recipe, names: &[String]) -> Result<HashMap<String
         if matched.is_empty() {
             return Err(matches_nothing(&rule.pattern, names));
         }
-        if rule.precision.is_4_bit() && matched.iter().all(|name| is_dt(name)) {
-            let message = format!("override `{}` asks for {} in {} alone", rule.pattern, rule.precision, matched[0]);
+        let Some(precision) = rule.precision else { continue };
+        if precision.is_4_bit() && matched.iter().all(|name| is_dt(name)) {
+            let message = format!("override `{}` asks for {precision} in {} alone", rule.pattern, matched[0]);
             let help = "dt feeds softplus and exp: it keeps 8 bits or more; choose w8a8 or float".to_owned();
             return Err(refuse(message, Some(help)));
         }
         for name in matched {
-            let precision = if is_dt(name) && rule.precision.is_4_bit() { Precision::W8a8 } else { rule.precision };
+            let precision = if is_dt(name) && precision.is_4_bit() { Precision::W8a8 } else { precision };
             decided.insert(name.clone(), precision);
         }
     }

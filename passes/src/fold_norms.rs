@@ -8,10 +8,10 @@
 //! The same for `gated_rms_norm`, and for readers behind a `select_outputs`.
 //!
 //! Does not fire when a reader is anything but the input of a float-stored linear in the plain basis: the weight would
-//! be lost to that reader. Nor where smooth has scaled the norm's weight, which folding would undo. Nor, when nothing is
-//! to be rotated, if every reader stays float by the recipe: a bf16 weight is stored as it is, the scaled one would take
-//! f32. Legal because `(x * w) M^T = x (M * w)^T`: column j of `M` meets element j of the norm's result. The scaled weight
-//! is f32, so nothing is rounded before quantization.
+//! be lost to that reader. Nor when the recipe says `fold_norms = false`. Nor where smooth has scaled the norm's weight,
+//! which folding would undo. Nor, when nothing is to be rotated, if every reader stays float by the recipe: a bf16 weight
+//! is stored as it is, the scaled one would take f32. Legal because `(x * w) M^T = x (M * w)^T`: column j of `M` meets
+//! element j of the norm's result. The scaled weight is f32, so nothing is rounded before quantization.
 //!
 //! Buys: a norm without weight commutes with orthogonal matrices, which insert-rotations needs, and one read less a norm.
 
@@ -51,6 +51,9 @@ impl Pass for FoldNorms {
     }
 
     fn run<'c>(&self, context: &'c Context, module: &Module<'c>) -> Result<Option<Module<'c>>, PassFailure> {
+        if self.recipe.as_ref().is_some_and(|recipe| !recipe.fold_norms) {
+            return Ok(None);
+        }
         let foldable = foldable(module, &self.kept(module)?)?;
         if foldable.is_empty() {
             return Ok(None);

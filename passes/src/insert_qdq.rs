@@ -27,7 +27,7 @@
 use crate::assign_precision::RECIPE_ATTRIBUTE;
 use crate::copy;
 use crate::precision::Precision;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, Roundings};
 use crate::uses::key;
 use ir::IrError;
 use ir::melior::{
@@ -47,7 +47,7 @@ use std::ops::RangeInclusive;
 /// See the module's documentation.
 #[derive(Default)]
 pub struct InsertQdq {
-    /// Of the weights of linears. Tables are rounded to nearest: their rows are not summed.
+    /// Of the weights of linears, where the recipe leaves it open. Tables are rounded to nearest: their rows are not summed.
     pub rounding: Rounding,
 }
 
@@ -64,10 +64,14 @@ impl Pass for InsertQdq {
         if Stage::of(module) == Some(Stage::Quantized) {
             return Ok(None);
         }
-        let group_size = group_size(module)?;
+        let recipe = recipe(module)?;
+        let roundings = recipe.roundings(self.rounding).map_err(|error| {
+            refuse(format!("a pattern of the recipe: {error}"), "assign-precision checks patterns; run that again")
+        })?;
         let converts = Converts::plan(module)?;
         let mut new = rewrite(context, module, |rewriter, op| {
-            let mut insert = Insert { rewriter, group_size, rounding: self.rounding, converts: &converts };
+            let mut insert =
+                Insert { rewriter, group_size: recipe.group_size, roundings: &roundings, converts: &converts };
             match op {
                 Op::Linear(linear) => insert.linear(linear),
                 Op::Embed(embed) => insert.embed(embed),
@@ -84,13 +88,12 @@ fn refuse(message: String, help: &str) -> PassError {
     PassError { pass: "insert-qdq", message, help: Some(help.to_owned()) }
 }
 
-/// The group size of the recipe that the module carries.
-fn group_size(module: &Module<'_>) -> Result<usize, PassError> {
-    let Some(text) = get_string(module, RECIPE_ATTRIBUTE) else { return Ok(Recipe::default().group_size) };
-    let recipe: Recipe = serde_json::from_str(&text).map_err(|error| {
+/// The recipe that the module carries.
+fn recipe(module: &Module<'_>) -> Result<Recipe, PassError> {
+    let Some(text) = get_string(module, RECIPE_ATTRIBUTE) else { return Ok(Recipe::default()) };
+    serde_json::from_str(&text).map_err(|error| {
         refuse(format!("{RECIPE_ATTRIBUTE} is no recipe: {error}"), "assign-precision writes it; run that again")
-    })?;
-    Ok(recipe.group_size)
+    })
 }
 
 /// What an op was assigned.
@@ -152,7 +155,7 @@ impl Converts {
 struct Insert<'r, 'c, 'n> {
     rewriter: &'r mut Rewriter<'c, 'n>,
     group_size: usize,
-    rounding: Rounding,
+    roundings: &'r Roundings,
     converts: &'r Converts,
 }
 
@@ -164,7 +167,7 @@ impl<'c, 'n> Insert<'_, 'c, 'n> {
         copy.x = self.convert(copy.x, self.converts.at_input.get(&key(linear.y())), at)?;
         if let Some(format) = precision.weight_format(self.group_size) {
             copy.x = self.quantize(copy.x, comes_from_relu2(linear.x()), at)?;
-            copy.weight = self.quantize_weight(copy.weight, format, self.rounding, at)?;
+            copy.weight = self.quantize_weight(copy.weight, format, self.roundings.of(&linear.name()), at)?;
         }
         let y = self.multiply(copy, precision, at)?;
         self.rewriter.map(linear.y(), y);
@@ -193,7 +196,8 @@ impl<'c, 'n> Insert<'_, 'c, 'n> {
         let at = embed.0.location();
         let mut copy = copy::embed(self.rewriter, embed);
         if let Some(format) = precision.weight_format(self.group_size) {
-            copy.table = self.quantize_weight(copy.table, format, Rounding::Rtn, at)?;
+            let rounding = self.roundings.of(&embed.name()).to_nearest();
+            copy.table = self.quantize_weight(copy.table, format, rounding, at)?;
         }
         let y = self.rewriter.builder().push(copy, at)?.y();
         let y = self.convert(y, self.converts.at_border.get(&key(embed.y())), at)?;

@@ -6,9 +6,20 @@
 //! kv_cache = "bf16"          # or "int8", "f16", "f32"; f32 in phase 0 and bf16 elsewhere when absent
 //! ssm_state = "f32"          # or "f16", "bf16", "int8": what a Mamba layer keeps from step to step
 //!
+//! fold_norms = true          # norm weights into the linears that follow
+//! rounding = "gptq"          # or "rtn", "rtn-absmax"; gptq with calibration and rtn without when absent
+//!
 //! [[override]]               # later ones win
 //! match = '^lm_head$'        # regular expression over names of linears, and `embeddings`
-//! precision = "w8a8"         # or "float", "w4a8", "w4a8-group"
+//! precision = "w8a8"         # or "float", "w4a8", "w4a8-group"; the phase decides when absent
+//! rounding = "rtn"           # the recipe decides when absent; `embeddings` are never rounded by gptq
+//!
+//! [gptq]
+//! damping = 0.01             # share of the mean of the Hessian's diagonal
+//! act_order = false          # the largest inputs first
+//! clip = true                # search for 4-bit scales that may clip
+//! refit = 0.5                # how much of what earlier layers lost a weight takes back
+//! sweeps = 3                 # how often all values are looked at again, each with the others known
 //!
 //! [rotation]
 //! kind = "hadamard"          # or "none", "random-hadamard"
@@ -25,9 +36,13 @@
 //! match = '\.(down_proj|o_proj)$'
 //! ```
 
+mod rounding;
+
+pub use rounding::{Gptq, Roundings};
+
 use crate::precision::Precision;
 use ir::types::Storage;
-use ir::weights::RotationKind;
+use ir::weights::{RotationKind, Rounding};
 use regex::Regex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -94,6 +109,12 @@ pub struct Recipe {
     /// Storage of scan states between steps.
     #[serde(default, skip_serializing_if = "SsmState::is_default")]
     pub ssm_state: SsmState,
+    /// Norm weights become part of the linears that read the norm.
+    #[serde(default = "default_fold_norms", skip_serializing_if = "is_true")]
+    pub fold_norms: bool,
+    /// How linears are rounded; whether there is calibration decides when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounding: Option<Rounding>,
     /// Exceptions, in order; later ones win.
     #[serde(default, rename = "override", skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<Override>,
@@ -103,17 +124,24 @@ pub struct Recipe {
     /// Exact folds that level the channels of activations.
     #[serde(default, skip_serializing_if = "Smoothing::is_default")]
     pub smooth: Smoothing,
+    /// What GPTQ does.
+    #[serde(default, skip_serializing_if = "Gptq::is_default")]
+    pub gptq: Gptq,
 }
 
-/// The precision of some linears.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The precision or the rounding of some linears.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Override {
     /// Regular expression over full names, unanchored.
     #[serde(rename = "match")]
     pub pattern: String,
-    /// What they get.
-    pub precision: Precision,
+    /// What they run in; as the phase says when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
+    /// How their weights are rounded; as the recipe says when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounding: Option<Rounding>,
 }
 
 /// Storage of the KV cache.
@@ -269,6 +297,15 @@ const fn default_group_size() -> usize {
     128
 }
 
+const fn default_fold_norms() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_true(value: &bool) -> bool {
+    *value
+}
+
 impl Default for Recipe {
     fn default() -> Self {
         Recipe::new(Phase::default())
@@ -288,9 +325,12 @@ impl Recipe {
             group_size: default_group_size(),
             kv_cache: None,
             ssm_state: SsmState::default(),
+            fold_norms: default_fold_norms(),
+            rounding: None,
             overrides: Vec::new(),
             rotation: Rotations::default(),
             smooth: Smoothing::default(),
+            gptq: Gptq::default(),
         }
     }
 
@@ -321,6 +361,12 @@ impl Recipe {
         self.smooth.regex().map_err(|error| pattern(&self.smooth.pattern, error))?;
         for rule in &self.overrides {
             rule.regex().map_err(|error| pattern(&rule.pattern, error))?;
+            if rule.precision.is_none() && rule.rounding.is_none() {
+                return Err(RecipeError::Idle { file: file.to_owned(), pattern: rule.pattern.clone() });
+            }
+        }
+        if let Some(message) = self.gptq.refusal() {
+            return Err(RecipeError::Gptq { file: file.to_owned(), message });
         }
         Ok(())
     }
@@ -369,6 +415,22 @@ pub enum RecipeError {
         /// What it says.
         found: String,
     },
+    /// An option of GPTQ out of range.
+    #[error("{file}: {message}")]
+    Gptq {
+        /// The recipe's file.
+        file: String,
+        /// The key, what it says, and what was expected.
+        message: String,
+    },
+    /// An override that overrides nothing.
+    #[error("{file}: the override `{pattern}` says neither precision nor rounding")]
+    Idle {
+        /// The recipe's file.
+        file: String,
+        /// Its pattern.
+        pattern: String,
+    },
     /// A pattern that is no regular expression.
     #[error("{file}: match = `{pattern}` is not a regular expression: {message}")]
     Pattern {
@@ -386,10 +448,12 @@ impl RecipeError {
     pub fn help(&self) -> &'static str {
         match self {
             RecipeError::Syntax { .. } => {
-                "keys are phase, group_size, kv_cache, ssm_state, [[override]] match and precision, [rotation] kind, residual, value_output, query_key, out_proj, down_proj and seed, [smooth] enabled, alpha and match"
+                "keys are phase, group_size, kv_cache, ssm_state, fold_norms, rounding, [[override]] match, precision and rounding, [gptq] damping, act_order, clip, refit and sweeps, [rotation] kind, residual, value_output, query_key, out_proj, down_proj and seed, [smooth] enabled, alpha and match"
             }
             RecipeError::GroupSize { .. } => "128 is the usual choice; 64 and 32 are finer and larger",
             RecipeError::Alpha { .. } => "0.5 shares the range equally between activations and weights",
+            RecipeError::Gptq { .. } => "the defaults are damping 0.01 and refit 0.5",
+            RecipeError::Idle { .. } => "give it precision = \"w8a8\", or rounding = \"rtn\"",
             RecipeError::Pattern { .. } => "write the pattern in single quotes, for example match = '\\.down_proj$'",
         }
     }
@@ -416,7 +480,7 @@ mod tests {
         assert_eq!(recipe.phase, Phase::Aggressive);
         assert_eq!(recipe.kv_cache, Some(KvCache::Bf16));
         assert_eq!(recipe.ssm_state, SsmState::F32);
-        assert_eq!(recipe.overrides[0].precision, Precision::W8a8);
+        assert_eq!(recipe.overrides[0].precision, Some(Precision::W8a8));
         assert_eq!(recipe.rotation, Rotations { kind: Some(RotationKind::Hadamard), ..Rotations::default() });
     }
 

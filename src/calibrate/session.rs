@@ -14,7 +14,8 @@ use codegen::plan::Compiled;
 use frontend::Checkpoint;
 use ir::statistics::Statistics;
 use ir::weights::{StorageFormat, StoredWeight, TensorSource};
-use passes::{Phase, PipelineOptions};
+use passes::recipe::Gptq;
+use passes::{Phase, PipelineOptions, Recipe};
 use runtime::artifact::TOKENIZER_TENSOR;
 use runtime::generate::Tokenizer;
 use std::borrow::Cow;
@@ -145,9 +146,10 @@ impl Session {
     }
 
     /// For the provenance of an artifact.
-    pub fn describe(&self) -> String {
+    pub fn describe(&self, recipe: &Recipe) -> String {
         let Session { samples, length, seed, text, .. } = self;
-        format!("gptq on {samples} x {length} tokens, seed {seed}, text {text}")
+        let what = if recipe.rounds_to_nearest() { "activations measured" } else { "gptq" };
+        format!("{what} on {samples} x {length} tokens, seed {seed}, text {text}")
     }
 
     fn sequences(&self) -> Result<Vec<&[u32]>, Failure> {
@@ -209,14 +211,20 @@ impl Session {
     ) -> Result<Rounded, Failure> {
         let (reference, _) = compiled(checkpoint, passes::reference_pipeline(options))?;
         let models = Models { reference: &reference, quantized };
+        let settings = settings(&options.recipe().gptq);
         let bar = count_bar("rounding weights");
-        let rounded = round_weights(models, source, &self.sequences()?, Settings::default(), &mut |done, total| {
+        let rounded = round_weights(models, source, &self.sequences()?, settings, &mut |done, total| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         })?;
         bar.finish_and_clear();
         Ok(rounded)
     }
+}
+
+fn settings(gptq: &Gptq) -> Settings {
+    let Gptq { damping, act_order, clip, refit, sweeps } = *gptq;
+    Settings { refit, damping, act_order, clip, sweeps, ..Settings::default() }
 }
 
 /// What weights cost, and what that was measured on.

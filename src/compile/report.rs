@@ -32,6 +32,9 @@ pub fn plan(checkpoint: &Checkpoint, planned: &Planned, time: Duration) -> Strin
 
 /// What calibration did.
 pub fn calibrated(rounded: &Rounded, tokens: usize, time: Duration) -> String {
+    if rounded.linears.is_empty() {
+        return "calibrated: no weight is rounded by GPTQ\n".to_owned();
+    }
     let head = rounded.linears.last().map_or_else(String::new, |head| {
         format!("; the input of {} is off by {:.2} %", head.name, 100.0 * head.input_error)
     });

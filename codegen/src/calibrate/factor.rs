@@ -1,81 +1,102 @@
 //! The inverse of a damped Hessian, as the triangular factor that GPTQ walks along.
 
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::cholesky::llt::factor::{LltRegularization, cholesky_in_place, cholesky_in_place_scratch};
 use faer::linalg::matmul::matmul;
-use faer::linalg::triangular_solve::solve_lower_triangular_in_place;
-use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
+use faer::linalg::triangular_inverse::invert_lower_triangular;
+use faer::{Accum, Mat, MatMut, MatRef, Par, Spec};
 use rayon::prelude::*;
 
-/// Damping, as a share of the mean of the diagonal.
-const DAMPING: f64 = 0.01;
-/// What it is raised by when the factorization fails, and how often.
+/// What damping is raised by when the factorization fails, and how often it is tried.
 const DAMPING_STEP: f64 = 10.0;
 const DAMPING_STEPS: usize = 3;
 /// Rows that one thread multiplies at a time.
 const BLOCK_ROWS: usize = 64;
 
-/// Upper triangular `U` with `U^T U = (H + damping * mean(diag H) * I)^-1`.
-pub(super) struct InverseFactor {
-    k: usize,
-    upper: Mat<f64>,
+/// Upper triangular `U` with `U^T U = (H + damping * mean(diag H) * I)^-1`, rows and columns in an order of their own.
+pub(super) struct InverseFactor<'a> {
+    order: &'a [usize],
+    /// `U` from its last row and column to its first.
+    lower: Mat<f64>,
+    /// What was added to the diagonal.
+    pub(super) added: f32,
 }
 
-impl InverseFactor {
-    /// Factorizes `h` `[k, k]`, symmetric. Inputs that were always zero count as average ones without correlations, so
-    /// that their weights are rounded to nearest. `None` when `h` is not finite or far from positive.
+impl<'a> InverseFactor<'a> {
+    /// Factorizes `h` `[k, k]`, symmetric, its rows and columns in this order. Inputs that were always zero count as
+    /// average ones without correlations, so that their weights are rounded to nearest. `None` when `h` is not finite
+    /// or far from positive.
     ///
     /// With `J` the reversal of order, `J H J = L L^T` gives `H = V V^T` for the upper triangular `V = J L J`; hence
-    /// `U = V^-1 = J L^-1 J`.
-    pub(super) fn new(mut h: Vec<f64>, k: usize) -> Option<InverseFactor> {
-        let mean = (0..k).map(|i| h[i * k + i]).sum::<f64>() / k as f64;
+    /// `U = V^-1 = J L^-1 J`. Two matrices `[k, k]` of f64 are held.
+    pub(super) fn new(h: &[f32], order: &'a [usize], damping: f64) -> Option<InverseFactor<'a>> {
+        let k = order.len();
+        let mean = (0..k).map(|i| f64::from(h[i * k + i])).sum::<f64>() / k as f64;
         if !mean.is_finite() || mean < 0.0 {
             return None;
         }
         let mean = if mean == 0.0 { 1.0 } else { mean };
-        for i in 0..k {
-            if h[i * k + i] == 0.0 {
-                h[i * k + i] = mean;
+        let value = |i: usize, j: usize| match h[i * k + j] {
+            0.0 if i == j => mean,
+            value => f64::from(value),
+        };
+        let reversed = |i: usize| order[k - 1 - i];
+        let mut added = damping * mean;
+        for _ in 0..DAMPING_STEPS {
+            let damped = |i, j| value(reversed(i), reversed(j)) + if i == j { added } else { 0.0 };
+            if let Some(lower) = inverse_of_factor(Mat::from_fn(k, k, damped)) {
+                return Some(InverseFactor { order, lower, added: added as f32 });
             }
+            added *= DAMPING_STEP;
         }
-        let h = MatRef::from_row_major_slice(&h, k, k);
-        let dampings = std::iter::successors(Some(DAMPING), |damping| Some(damping * DAMPING_STEP));
-        let lower = dampings.take(DAMPING_STEPS).find_map(|damping| {
-            let reversed =
-                Mat::from_fn(k, k, |i, j| h[(k - 1 - i, k - 1 - j)] + if i == j { damping * mean } else { 0.0 });
-            let factor = reversed.llt(Side::Lower).ok()?;
-            let mut inverse = Mat::<f64>::identity(k, k);
-            solve_lower_triangular_in_place(factor.L(), inverse.as_mut(), Par::Seq);
-            (0..k).all(|i| (0..=i).all(|j| inverse[(i, j)].is_finite())).then_some(inverse)
-        })?;
-        Some(InverseFactor { k, upper: Mat::from_fn(k, k, |i, j| lower[(k - 1 - i, k - 1 - j)]) })
+        None
+    }
+
+    fn upper(&self) -> MatRef<'_, f64> {
+        self.lower.as_ref().reverse_rows_and_cols()
     }
 
     /// `U` as f32, row-major; zero below the diagonal.
     pub(super) fn rows(&self) -> Vec<f32> {
-        (0..self.k).flat_map(|i| (0..self.k).map(move |j| self.upper[(i, j)] as f32)).collect()
+        let (k, upper) = (self.order.len(), self.upper());
+        (0..k).flat_map(|i| (0..k).map(move |j| upper[(i, j)] as f32)).collect()
     }
 
-    /// `g (H + ...)^-1` for `g` `[n, k]`, row-major.
-    pub(super) fn solve(&self, g: &mut [f64]) {
-        let (k, upper) = (self.k, self.upper.as_ref());
-        g.par_chunks_mut(BLOCK_ROWS * k).for_each(|g| {
+    /// `out += share * g (H + ...)^-1` for `g` and `out` `[n, k]`, row-major.
+    pub(super) fn add_solution(&self, g: &[f32], share: f64, out: &mut [f32]) {
+        let (k, upper) = (self.order.len(), self.upper());
+        out.par_chunks_mut(BLOCK_ROWS * k).zip(g.par_chunks(BLOCK_ROWS * k)).for_each(|(out, g)| {
             let rows = g.len() / k;
-            let mut half = Mat::<f64>::zeros(rows, k);
-            let input = MatRef::from_row_major_slice(&*g, rows, k);
-            matmul(half.as_mut(), Accum::Replace, input, upper.transpose(), 1.0, Par::Seq);
-            let out = MatMut::from_row_major_slice_mut(g, rows, k);
-            matmul(out, Accum::Replace, half.as_ref(), upper, 1.0, Par::Seq);
+            let input = Mat::from_fn(rows, k, |r, j| f64::from(g[r * k + self.order[j]]));
+            let (mut half, mut solution) = (Mat::<f64>::zeros(rows, k), Mat::<f64>::zeros(rows, k));
+            matmul(half.as_mut(), Accum::Replace, input.as_ref(), upper.transpose(), 1.0, Par::Seq);
+            matmul(solution.as_mut(), Accum::Replace, half.as_ref(), upper, 1.0, Par::Seq);
+            for r in 0..rows {
+                self.order.iter().enumerate().for_each(|(j, at)| out[r * k + at] += (share * solution[(r, j)]) as f32);
+            }
         });
     }
 }
 
+/// `L^-1` for `m = L L^T`, zero above the diagonal; `None` when `m` is not positive.
+fn inverse_of_factor(mut m: Mat<f64>) -> Option<Mat<f64>> {
+    let k = m.nrows();
+    let mut memory = MemBuffer::new(cholesky_in_place_scratch::<f64>(k, Par::Seq, Spec::default()));
+    cholesky_in_place(m.as_mut(), LltRegularization::default(), Par::Seq, MemStack::new(&mut memory), Spec::default())
+        .ok()?;
+    let mut inverse = Mat::<f64>::zeros(k, k);
+    invert_lower_triangular(inverse.as_mut(), m.as_ref(), Par::Seq);
+    (0..k).all(|i| (0..=i).all(|j| inverse[(i, j)].is_finite())).then_some(inverse)
+}
+
 /// `w @ c` for `w` `[n, k]` and `c` `[k, k]`, row-major.
-pub(super) fn multiply(w: &[f32], c: &[f64], k: usize) -> Vec<f64> {
-    let mut out: Vec<f64> = w.iter().map(|value| f64::from(*value)).collect();
+pub(super) fn multiply(w: &[f32], c: &[f32], k: usize) -> Vec<f32> {
+    let mut out = vec![0.0; w.len()];
     let c = MatRef::from_row_major_slice(c, k, k);
-    out.par_chunks_mut(BLOCK_ROWS * k).for_each(|out| {
+    out.par_chunks_mut(BLOCK_ROWS * k).zip(w.par_chunks(BLOCK_ROWS * k)).for_each(|(out, w)| {
         let rows = out.len() / k;
-        let w = MatRef::from_row_major_slice(&*out, rows, k).to_owned();
-        matmul(MatMut::from_row_major_slice_mut(out, rows, k), Accum::Replace, w.as_ref(), c, 1.0, Par::Seq);
+        let w = MatRef::from_row_major_slice(w, rows, k);
+        matmul(MatMut::from_row_major_slice_mut(out, rows, k), Accum::Replace, w, c, 1.0, Par::Seq);
     });
     out
 }
@@ -84,23 +105,27 @@ pub(super) fn multiply(w: &[f32], c: &[f64], k: usize) -> Vec<f64> {
 mod tests {
     use super::*;
 
-    fn hessian(k: usize) -> Vec<f64> {
-        (0..k * k).map(|at| 1.0 / (1.0 + ((at / k) as f64 - (at % k) as f64).abs())).collect()
+    fn hessian(k: usize) -> Vec<f32> {
+        (0..k * k).map(|at| 1.0 / (1.0 + ((at / k) as f32 - (at % k) as f32).abs())).collect()
     }
 
+    const DAMPING: f64 = 0.01;
+
     #[test]
-    fn solves_the_damped_system() {
+    fn solves_the_damped_system_in_any_order() {
         let k = 70;
         let h = hessian(k);
-        let factor = InverseFactor::new(h.clone(), k).unwrap();
-        let mut g: Vec<f64> = (0..3 * k).map(|i| (i % 17) as f64 - 8.0).collect();
-        let expected = g.clone();
-        factor.solve(&mut g);
-        for (g, expected) in g.chunks_exact(k).zip(expected.chunks_exact(k)) {
-            for j in 0..k {
-                let damped = |i: usize| h[i * k + j] + if i == j { DAMPING } else { 0.0 };
-                let back: f64 = (0..k).map(|i| g[i] * damped(i)).sum();
-                assert!((back - expected[j]).abs() < 1e-9, "{back} is not {}", expected[j]);
+        for order in [(0..k).collect::<Vec<_>>(), (0..k).map(|i| i * 3 % k).collect()] {
+            let factor = InverseFactor::new(&h, &order, DAMPING).unwrap();
+            let g: Vec<f32> = (0..3 * k).map(|i| (i % 17) as f32 - 8.0).collect();
+            let mut solution = vec![1.0; 3 * k];
+            factor.add_solution(&g, 2.0, &mut solution);
+            for (solution, g) in solution.chunks_exact(k).zip(g.chunks_exact(k)) {
+                for j in 0..k {
+                    let damped = |i: usize| f64::from(h[i * k + j]) + if i == j { DAMPING } else { 0.0 };
+                    let back: f64 = (0..k).map(|i| f64::from(solution[i] - 1.0) * damped(i)).sum();
+                    assert!((back - 2.0 * f64::from(g[j])).abs() < 1e-4, "{back} is not twice {}", g[j]);
+                }
             }
         }
     }
@@ -108,7 +133,8 @@ mod tests {
     #[test]
     fn the_factor_is_upper_triangular_with_a_positive_diagonal() {
         let k = 40;
-        let rows = InverseFactor::new(hessian(k), k).unwrap().rows();
+        let order: Vec<usize> = (0..k).collect();
+        let rows = InverseFactor::new(&hessian(k), &order, DAMPING).unwrap().rows();
         for i in 0..k {
             assert!(rows[i * k + i] > 0.0);
             assert!(rows[i * k..i * k + i].iter().all(|value| *value == 0.0));
@@ -118,15 +144,17 @@ mod tests {
     #[test]
     fn damps_more_until_a_matrix_is_positive() {
         // Eigenvalues 1 + 1.05 and 1 - 1.05: a damping of 0.1 mends it.
-        assert!(InverseFactor::new(vec![1.0, 1.05, 1.05, 1.0], 2).is_some());
-        assert!(InverseFactor::new(vec![1.0, 9.0, 9.0, 1.0], 2).is_none());
-        assert!(InverseFactor::new(vec![1.0, f64::NAN, f64::NAN, 1.0], 2).is_none());
+        let factor = |h: &[f32]| InverseFactor::new(h, &[0, 1], DAMPING).map(|factor| factor.added);
+        assert_eq!(factor(&[1.0, 1.05, 1.05, 1.0]), Some(0.1));
+        assert_eq!(factor(&[1.0, 0.5, 0.5, 1.0]), Some(0.01));
+        assert!(factor(&[1.0, 9.0, 9.0, 1.0]).is_none());
+        assert!(factor(&[1.0, f32::NAN, f32::NAN, 1.0]).is_none());
     }
 
     #[test]
     fn takes_inputs_that_are_always_zero() {
-        let factor = InverseFactor::new(vec![4.0, 0.0, 0.0, 0.0], 2).unwrap();
+        let factor = InverseFactor::new(&[4.0, 0.0, 0.0, 0.0], &[0, 1], DAMPING).unwrap();
         assert!(factor.rows().iter().all(|value| value.is_finite()));
-        assert!(InverseFactor::new(vec![0.0; 9], 3).is_some());
+        assert!(InverseFactor::new(&[0.0; 9], &[0, 1, 2], DAMPING).is_some());
     }
 }

@@ -1,11 +1,11 @@
 //! GPTQ (Frantar et al. 2023): weights are rounded one input after the other, and what each rounding does to the outputs
 //! is made up for by the weights that are still to come.
 //!
-//! Scales are fixed before: 8-bit rows by their largest value, 4-bit groups by a search that weighs the error of each
-//! input by how large that input is. Rows do not depend on each other.
+//! Scales are fixed before. Rows do not depend on each other.
 
-use crate::weights::{ErrorStats, PackedRows, PackedWeight, RowBytes, pack_nibbles};
-use half::f16;
+use super::descend::descend;
+use super::scales::choose_steps;
+use crate::weights::{ErrorStats, PackedRows, PackedWeight, Q_MAX, RowBytes, pack_nibbles};
 use ir::weights::StorageFormat;
 use multiversion::multiversion;
 use rayon::prelude::*;
@@ -13,20 +13,23 @@ use runtime::plan::K_ALIGN;
 
 /// Rows that share each row of the factor while it is in the cache.
 const BLOCK_ROWS: usize = 16;
-/// Scales of a group that are tried, from the one that clips nothing down to [`SMALLEST_CLIP`] of it.
-const CLIPS: usize = 17;
-const SMALLEST_CLIP: f32 = 0.6;
-/// Largest integer scale of a group in the two-level format.
-const S_MAX: f32 = 17.0;
 
 /// What the rounding of a weight `[n, k]` is told about its inputs.
 pub(super) struct Inputs<'a> {
     /// Their number.
     pub(super) k: usize,
-    /// The upper triangular factor `[k, k]` of the inverse Hessian.
+    /// The Hessian `[k, k]`, damped.
+    pub(super) hessian: &'a [f32],
+    /// The order in which they are rounded.
+    pub(super) order: &'a [usize],
+    /// The upper triangular factor `[k, k]` of the inverse Hessian, in that order.
     pub(super) upper: &'a [f32],
     /// The mean square of each.
     pub(super) importance: &'a [f32],
+    /// Whether scales may clip.
+    pub(super) clip: bool,
+    /// How often every value is looked at again.
+    pub(super) sweeps: usize,
 }
 
 /// Rounds `target` `[n, k]`; errors are measured against `exact`, what the weight stands for.
@@ -76,19 +79,15 @@ fn round_block(
     for (r, (row, steps)) in rows.chunks_exact(k).zip(steps.chunks_exact_mut(groups)).enumerate() {
         let group_scale = &mut out.group_scale[r * bytes.group_scale..][..bytes.group_scale];
         let scale = &mut out.scale[r * bytes.scale..][..bytes.scale];
-        choose_steps(format, row, inputs.importance, steps, group_scale, scale);
+        choose_steps(format, row, inputs.importance, inputs.clip, steps, group_scale, scale);
     }
-    let limit = if matches!(format, StorageFormat::W8) { 127.0 } else { 7.0 };
-    for j in 0..k {
-        let factor = &inputs.upper[j * k + j..(j + 1) * k];
-        for (row, steps) in rows.chunks_exact_mut(k).zip(steps.chunks_exact(groups)) {
-            let step = steps[j / group];
-            let q = quantized(row[j], step, limit);
-            let error = (row[j] - q * step) / factor[0];
-            row[j] = q;
-            subtract(&mut row[j + 1..], error, &factor[1..]);
-        }
-    }
+    let grid =
+        Grid { steps: &steps, groups, group, limit: if matches!(format, StorageFormat::W8) { 127.0 } else { Q_MAX } };
+    let mut rounded = ordered(rows, inputs);
+    compensate(&mut rounded, inputs, grid);
+    restore(&mut rounded, inputs);
+    descend(rows, &mut rounded, inputs, grid);
+    rows.copy_from_slice(&rounded);
     let mut error = ErrorStats::default();
     let packed = out.weight.chunks_exact_mut(bytes.weight);
     for (((q, exact), steps), packed) in
@@ -100,6 +99,59 @@ fn round_block(
     error
 }
 
+/// The values that the weights of some rows can have: whole multiples, up to the limit, of the step of their group.
+#[derive(Clone, Copy)]
+pub(super) struct Grid<'a> {
+    /// Steps of one row after the other.
+    steps: &'a [f32],
+    /// Steps of a row.
+    groups: usize,
+    /// Inputs that share a step.
+    group: usize,
+    limit: f32,
+}
+
+impl Grid<'_> {
+    /// The step of an input in a row.
+    pub(super) fn step(&self, row: usize, input: usize) -> f32 {
+        self.steps[row * self.groups + input / self.group]
+    }
+
+    /// The multiple that is nearest to a value.
+    pub(super) fn nearest(&self, value: f32, step: f32) -> f32 {
+        if step == 0.0 { 0.0 } else { (value / step).round_ties_even().clamp(-self.limit, self.limit) }
+    }
+}
+
+/// A copy of rows, their columns in the order of rounding.
+fn ordered(rows: &[f32], inputs: &Inputs<'_>) -> Vec<f32> {
+    rows.chunks_exact(inputs.k).flat_map(|row| inputs.order.iter().map(|at| row[*at])).collect()
+}
+
+/// Puts the columns of [`ordered`] rows back.
+fn restore(rows: &mut [f32], inputs: &Inputs<'_>) {
+    let mut ordered = vec![0.0; inputs.k];
+    for row in rows.chunks_exact_mut(inputs.k) {
+        ordered.copy_from_slice(row);
+        inputs.order.iter().zip(&ordered).for_each(|(at, value)| row[*at] = *value);
+    }
+}
+
+/// GPTQ itself: each value becomes a whole number of steps, and those to come make up for the difference.
+fn compensate(rows: &mut [f32], inputs: &Inputs<'_>, grid: Grid<'_>) {
+    let k = inputs.k;
+    for (j, at) in inputs.order.iter().enumerate() {
+        let factor = &inputs.upper[j * k + j..(j + 1) * k];
+        for (r, row) in rows.chunks_exact_mut(k).enumerate() {
+            let step = grid.step(r, *at);
+            let q = grid.nearest(row[j], step);
+            let error = (row[j] - q * step) / factor[0];
+            row[j] = q;
+            subtract(&mut row[j + 1..], error, &factor[1..]);
+        }
+    }
+}
+
 /// Inputs that share a step.
 fn group_size(format: StorageFormat, k: usize) -> usize {
     match format {
@@ -108,84 +160,10 @@ fn group_size(format: StorageFormat, k: usize) -> usize {
     }
 }
 
-fn quantized(value: f32, step: f32, limit: f32) -> f32 {
-    if step == 0.0 { 0.0 } else { (value / step).round_ties_even().clamp(-limit, limit) }
-}
-
 /// `row -= error * factor`.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2"))]
-fn subtract(row: &mut [f32], error: f32, factor: &[f32]) {
+pub(super) fn subtract(row: &mut [f32], error: f32, factor: &[f32]) {
     row.iter_mut().zip(factor).for_each(|(value, factor)| *value -= error * factor);
-}
-
-/// Fills the step of every group, and the scales as they are stored.
-fn choose_steps(
-    format: StorageFormat,
-    row: &[f32],
-    importance: &[f32],
-    steps: &mut [f32],
-    group_scale: &mut [u8],
-    scale: &mut [u8],
-) {
-    match format {
-        StorageFormat::Float { .. } => {}
-        StorageFormat::W8 => {
-            steps[0] = row.iter().fold(0.0, |max: f32, value| max.max(value.abs())) / 127.0;
-            scale.copy_from_slice(&steps[0].to_le_bytes());
-        }
-        StorageFormat::W4TwoLevel { group_size } => {
-            search(row, importance, group_size, steps);
-            let unit = steps.iter().fold(0.0, |max: f32, step| max.max(*step)) / S_MAX;
-            scale.copy_from_slice(&unit.to_le_bytes());
-            for (step, stored) in steps.iter_mut().zip(group_scale) {
-                let whole = if unit == 0.0 { 1.0 } else { (*step / unit).round_ties_even().clamp(1.0, S_MAX) };
-                *stored = whole as u8;
-                *step = whole * unit;
-            }
-        }
-        StorageFormat::W4Group { group_size } => {
-            search(row, importance, group_size, steps);
-            for (step, stored) in steps.iter_mut().zip(group_scale.chunks_exact_mut(2)) {
-                let half = f16::from_f32(*step);
-                stored.copy_from_slice(&half.to_le_bytes());
-                *step = half.to_f32();
-            }
-        }
-    }
-}
-
-/// The step of each group that leaves the least squared error, each input counted by its importance.
-fn search(row: &[f32], importance: &[f32], group_size: usize, steps: &mut [f32]) {
-    for ((group, importance), best) in row.chunks(group_size).zip(importance.chunks(group_size)).zip(steps) {
-        let absmax = group.iter().fold(0.0, |max: f32, value| max.max(value.abs()));
-        let mut least = f32::INFINITY;
-        *best = absmax / 7.0;
-        if *best == 0.0 {
-            continue;
-        }
-        for clip in 0..CLIPS {
-            let factor = 1.0 - (1.0 - SMALLEST_CLIP) * clip as f32 / (CLIPS - 1) as f32;
-            let step = absmax * factor / 7.0;
-            let error = weighted_error(group, importance, step);
-            if error < least {
-                (least, *best) = (error, step);
-            }
-        }
-    }
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2"))]
-fn weighted_error(group: &[f32], importance: &[f32], step: f32) -> f32 {
-    const LANES: usize = 16;
-    let inverse = 1.0 / step;
-    let mut sums = [0.0; LANES];
-    for (values, weights) in group.chunks(LANES).zip(importance.chunks(LANES)) {
-        for ((sum, value), weight) in sums.iter_mut().zip(values).zip(weights) {
-            let error = (value * inverse).round_ties_even().clamp(-7.0, 7.0) * step - value;
-            *sum += weight * error * error;
-        }
-    }
-    sums.iter().sum()
 }
 
 fn row_error(q: &[f32], exact: &[f32], steps: &[f32], group: usize) -> ErrorStats {
@@ -226,7 +204,7 @@ mod tests {
 
     struct Problem {
         weight: Vec<f32>,
-        hessian: Vec<f64>,
+        hessian: Vec<f32>,
     }
 
     /// A random weight, and inputs that depend on each other.
@@ -244,13 +222,14 @@ mod tests {
         }
         let mut gram = Gram::new(K, 0);
         gram.add(&inputs, &[]);
-        Problem { weight, hessian: gram.mean_square() }
+        Problem { weight, hessian: gram.finish().0 }
     }
 
     impl Problem {
-        fn round(&self, format: StorageFormat, upper: &[f32]) -> Vec<f32> {
-            let importance: Vec<f32> = (0..K).map(|i| self.hessian[i * K + i] as f32).collect();
-            let inputs = Inputs { k: K, upper, importance: &importance };
+        fn round(&self, format: StorageFormat, upper: &[f32], order: &[usize], sweeps: usize) -> Vec<f32> {
+            let importance: Vec<f32> = (0..K).map(|i| self.hessian[i * K + i]).collect();
+            let hessian = &self.hessian;
+            let inputs = Inputs { k: K, hessian, order, upper, importance: &importance, clip: true, sweeps };
             let packed = round(format, self.weight.clone(), &self.weight, &inputs);
             dequantize(format, N, K, &packed.weight, &packed.group_scale, &packed.scale).unwrap()
         }
@@ -261,36 +240,68 @@ mod tests {
             for (row, rounded) in self.weight.chunks_exact(K).zip(rounded.chunks_exact(K)) {
                 let error: Vec<f64> = row.iter().zip(rounded).map(|(a, b)| f64::from(a - b)).collect();
                 for i in 0..K {
-                    sum += error[i] * (0..K).map(|j| self.hessian[i * K + j] * error[j]).sum::<f64>();
+                    sum += error[i] * (0..K).map(|j| f64::from(self.hessian[i * K + j]) * error[j]).sum::<f64>();
                 }
             }
             sum
         }
     }
 
+    fn identity() -> Vec<f32> {
+        (0..K * K).map(|at| f32::from(u8::from(at / K == at % K))).collect()
+    }
+
+    fn upper(problem: &Problem, order: &[usize]) -> Vec<f32> {
+        InverseFactor::new(&problem.hessian, order, 0.01).unwrap().rows()
+    }
+
+    const FORMATS: [StorageFormat; 3] =
+        [StorageFormat::W8, StorageFormat::W4TwoLevel { group_size: 64 }, StorageFormat::W4Group { group_size: 32 }];
+
     #[test]
     fn loses_much_less_than_rounding_to_nearest() {
-        let identity: Vec<f32> = (0..K * K).map(|at| f32::from(u8::from(at / K == at % K))).collect();
+        let order: Vec<usize> = (0..K).collect();
         for seed in 0..3 {
             let problem = problem(seed);
-            let upper = InverseFactor::new(problem.hessian.clone(), K).unwrap().rows();
-            for format in [
-                StorageFormat::W8,
-                StorageFormat::W4TwoLevel { group_size: 64 },
-                StorageFormat::W4Group { group_size: 32 },
-            ] {
+            let upper = upper(&problem, &order);
+            for format in FORMATS {
                 // Inputs that do not depend on each other leave nothing to make up for: rounding to nearest.
-                let nearest = problem.loss(&problem.round(format, &identity));
-                let gptq = problem.loss(&problem.round(format, &upper));
+                let nearest = problem.loss(&problem.round(format, &identity(), &order, 0));
+                let gptq = problem.loss(&problem.round(format, &upper, &order, 0));
                 assert!(gptq < 0.6 * nearest, "{format:?}, seed {seed}: {gptq} is not much less than {nearest}");
             }
         }
     }
 
     #[test]
+    fn loses_less_with_every_sweep() {
+        let order: Vec<usize> = (0..K).collect();
+        for seed in 0..3 {
+            let problem = problem(seed);
+            let upper = upper(&problem, &order);
+            for format in FORMATS {
+                let [none, one, four] = [0, 1, 4].map(|s| problem.loss(&problem.round(format, &upper, &order, s)));
+                assert!(one < none && four <= one, "{format:?}, seed {seed}: {none}, {one}, {four}");
+            }
+        }
+    }
+
+    #[test]
+    fn rounds_inputs_in_any_order() {
+        let (natural, reversed): (Vec<usize>, Vec<usize>) = ((0..K).collect(), (0..K).rev().collect());
+        let problem = problem(5);
+        for format in FORMATS {
+            let nearest = problem.loss(&problem.round(format, &identity(), &natural, 0));
+            let gptq = problem.loss(&problem.round(format, &upper(&problem, &reversed), &reversed, 0));
+            assert!(gptq < 0.6 * nearest, "{format:?}: {gptq} is not much less than {nearest}");
+        }
+    }
+
+    #[test]
     fn stores_zeros_as_zeros() {
-        let identity: Vec<f32> = (0..K * K).map(|at| f32::from(u8::from(at / K == at % K))).collect();
-        let inputs = Inputs { k: K, upper: &identity, importance: &[1.0; K] };
+        let (order, identity): (Vec<usize>, Vec<f32>) = ((0..K).collect(), identity());
+        let (hessian, importance) = (&identity, &[1.0; K]);
+        let inputs = Inputs { k: K, hessian, order: &order, upper: &identity, importance, clip: true, sweeps: 1 };
         for format in [StorageFormat::W8, StorageFormat::W4TwoLevel { group_size: 128 }] {
             let packed = round(format, vec![0.0; 2 * K], &[0.0; 2 * K], &inputs);
             let stored = dequantize(format, 2, K, &packed.weight, &packed.group_scale, &packed.scale).unwrap();

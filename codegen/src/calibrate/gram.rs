@@ -13,11 +13,9 @@ const STRIP: usize = 128;
 /// `H = sum x x^T` and `C = sum y x^T` over tokens.
 pub(super) struct Gram {
     /// Width of x.
-    pub(super) k: usize,
-    /// Width of y.
-    pub(super) m: usize,
+    k: usize,
     /// Tokens so far.
-    pub(super) tokens: usize,
+    tokens: usize,
     /// `[k, k]`; what is right of the diagonal's strip is not computed.
     h: Vec<f32>,
     /// `[m, k]`.
@@ -26,18 +24,19 @@ pub(super) struct Gram {
 
 impl Gram {
     pub(super) fn new(k: usize, m: usize) -> Gram {
-        Gram { k, m, tokens: 0, h: vec![0.0; k * k], c: vec![0.0; m * k] }
+        Gram { k, tokens: 0, h: vec![0.0; k * k], c: vec![0.0; m * k] }
     }
 
     /// Adds tokens: `x` is `[tokens, k]`, `y` `[tokens, m]`.
     pub(super) fn add(&mut self, x: &[f32], y: &[f32]) {
-        let (k, m, tokens) = (self.k, self.m, x.len() / self.k);
+        let (k, tokens) = (self.k, x.len() / self.k);
         let x = MatRef::from_row_major_slice(x, tokens, k);
         self.h.par_chunks_mut(STRIP * k).enumerate().for_each(|(strip, out)| {
             let (first, rows) = (strip * STRIP, out.len() / k);
             let out = MatMut::from_row_major_slice_mut(out, rows, k).subcols_mut(0, first + rows);
             add_product(out, x.subcols(first, rows).transpose(), x.subcols(0, first + rows));
         });
+        let m = self.c.len() / k;
         if m > 0 {
             let y = MatRef::from_row_major_slice(y, tokens, m);
             self.c.par_chunks_mut(STRIP * k).enumerate().for_each(|(strip, out)| {
@@ -49,23 +48,17 @@ impl Gram {
         self.tokens += tokens;
     }
 
-    /// The mean of `x x^T`, `[k, k]`, whole.
-    pub(super) fn mean_square(&self) -> Vec<f64> {
-        let (k, scale) = (self.k, 1.0 / self.tokens.max(1) as f64);
-        let mut h = vec![0.0; k * k];
+    /// The means of `x x^T`, `[k, k]`, whole, and of `y x^T`, `[m, k]`.
+    pub(super) fn finish(self) -> (Vec<f32>, Vec<f32>) {
+        let Gram { k, tokens, mut h, mut c, .. } = self;
+        let scale = 1.0 / tokens.max(1) as f32;
+        h.iter_mut().chain(&mut c).for_each(|value| *value *= scale);
         for i in 0..k {
-            for j in 0..=i {
-                let value = f64::from(self.h[i * k + j]) * scale;
-                (h[i * k + j], h[j * k + i]) = (value, value);
+            for j in 0..i {
+                h[j * k + i] = h[i * k + j];
             }
         }
-        h
-    }
-
-    /// The mean of `y x^T`, `[m, k]`.
-    pub(super) fn mean_cross(&self) -> Vec<f64> {
-        let scale = 1.0 / self.tokens.max(1) as f64;
-        self.c.iter().map(|value| f64::from(*value) * scale).collect()
+        (h, c)
     }
 }
 
@@ -101,15 +94,15 @@ mod tests {
             let cut = cut.min(tokens - 1);
             gram.add(&x[..cut * k], &y[..cut * m]);
             gram.add(&x[cut * k..], &y[cut * m..]);
-            let (h, c) = (gram.mean_square(), gram.mean_cross());
+            let (h, c) = gram.finish();
             for j in 0..k {
                 for i in 0..k {
                     let sum: f32 = (0..tokens).map(|t| x[t * k + i] * x[t * k + j]).sum();
-                    prop_assert!((h[i * k + j] - f64::from(sum) / tokens as f64).abs() < 1e-9);
+                    prop_assert!((h[i * k + j] - sum / tokens as f32).abs() < 1e-5);
                 }
                 for i in 0..m {
                     let sum: f32 = (0..tokens).map(|t| y[t * m + i] * x[t * k + j]).sum();
-                    prop_assert!((c[i * k + j] - f64::from(sum) / tokens as f64).abs() < 1e-9);
+                    prop_assert!((c[i * k + j] - sum / tokens as f32).abs() < 1e-5);
                 }
             }
         }

@@ -26,13 +26,21 @@ pub struct Settings {
     /// How much of the difference between the float model's outputs and the quantized model's each weight is fitted to
     /// take back before it is rounded; 0 is plain GPTQ, 1 fits the calibration text most and other texts less.
     pub refit: f64,
+    /// Added to the diagonal of the Hessian, as a share of its mean; more where that is not enough.
+    pub damping: f64,
+    /// Inputs with the largest mean square are rounded first.
+    pub act_order: bool,
+    /// Scales of 4-bit groups are searched for, and may clip.
+    pub clip: bool,
+    /// How often every value is looked at again after GPTQ, once all others are known.
+    pub sweeps: usize,
     /// The head is rounded for every this many tokens.
     pub output_stride: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { refit: 0.5, output_stride: 4 }
+        Settings { refit: 0.5, damping: 0.01, act_order: false, clip: true, sweeps: 3, output_stride: 4 }
     }
 }
 
@@ -69,6 +77,9 @@ pub fn round_weights(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Rounded, CalibrateError> {
     let mut pending = models.quantized.weights.iter().filter(|weight| is_pending(weight)).count();
+    if pending == 0 {
+        return Ok(Rounded::default());
+    }
     let total = models.reference.plan.launches.len() + models.quantized.plan.launches.len();
     let mut reference = Run::begin(models.reference, source, sequences, settings.output_stride)?;
     let mut quantized = Run::begin(models.quantized, source, sequences, settings.output_stride)?;
@@ -150,28 +161,41 @@ impl Linear<'_> {
         settings: Settings,
         rounded: &mut Rounded,
     ) -> Result<(), CalibrateError> {
-        let (first, first_weight) = self.weights[0];
+        let first = self.weights[0].0;
         let not_finite = || CalibrateError::NotFinite { weight: first.weight.clone() };
-        let exact = quantized.evaluator.values(&first_weight.name, &first_weight.expr)?;
-        let seen = self.look(reference, quantized, &exact)?;
-        let squares = seen.gram.mean_square();
-        let importance: Vec<f32> = (0..self.k).map(|i| squares[i * self.k + i] as f32).collect();
-        let factor = InverseFactor::new(squares, self.k).ok_or_else(not_finite)?;
-        let upper = factor.rows();
-        let cross = seen.gram.mean_cross();
+        let mut exact = self.values(quantized, 0)?;
+        let Seen { gram, is_writer, input_error } = self.look(reference, quantized, &exact)?;
+        let (mut hessian, cross) = gram.finish();
         if !cross.iter().all(|value| value.is_finite()) {
             return Err(not_finite());
         }
-        let inputs = Inputs { k: self.k, upper: &upper, importance: &importance };
-        for (segment, weight) in self.weights {
-            let exact = quantized.evaluator.values(&weight.name, &weight.expr)?;
-            let mut change = if seen.is_writer { cross.clone() } else { factor::multiply(&exact, &cross, self.k) };
-            factor.solve(&mut change);
-            let target = exact.iter().zip(&change).map(|(w, change)| w + (settings.refit * change) as f32).collect();
+        let importance: Vec<f32> = (0..self.k).map(|i| hessian[i * self.k + i]).collect();
+        let order = order(&importance, settings.act_order);
+        let factor = InverseFactor::new(&hessian, &order, settings.damping).ok_or_else(not_finite)?;
+        let upper = factor.rows();
+        damp(&mut hessian, factor.added);
+        let Settings { clip, sweeps, .. } = settings;
+        let (hessian, order, upper, importance) = (&hessian, &order, &upper, &importance);
+        let inputs = Inputs { k: self.k, hessian, order, upper, importance, clip, sweeps };
+        for (at, (segment, weight)) in self.weights.iter().enumerate() {
+            if at > 0 {
+                exact = self.values(quantized, at)?;
+            }
+            let mut target = exact.clone();
+            if settings.refit > 0.0 {
+                let lacking = if is_writer { cross.clone() } else { factor::multiply(&exact, &cross, self.k) };
+                factor.add_solution(&lacking, settings.refit, &mut target);
+            }
             let packed = gptq::round(weight.format, target, &exact, &inputs);
-            rounded.note(&segment.weight, packed, seen.input_error);
+            rounded.note(&segment.weight, packed, input_error);
         }
         Ok(())
+    }
+
+    /// What a weight of the launch stands for.
+    fn values(&self, quantized: &Run<'_>, at: usize) -> Result<Vec<f32>, CalibrateError> {
+        let weight = self.weights[at].1;
+        Ok(quantized.evaluator.values(&weight.name, &weight.expr)?)
     }
 
     /// Sums up the inputs, and what the outputs lack.
@@ -224,6 +248,21 @@ impl Linear<'_> {
         let (expected, found) = (format!("{expected:?}"), format!("{found:?}"));
         Err(CalibrateError::Different { weight: self.weights[0].0.weight.clone(), expected, found })
     }
+}
+
+/// The order in which inputs are rounded: their own, or the largest first.
+fn order(importance: &[f32], act_order: bool) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..importance.len()).collect();
+    if act_order {
+        order.sort_by(|a, b| importance[*b].total_cmp(&importance[*a]));
+    }
+    order
+}
+
+/// Adds to the diagonal.
+fn damp(hessian: &mut [f32], added: f32) {
+    let k = hessian.len().isqrt();
+    hessian.iter_mut().step_by(k + 1).for_each(|value| *value += added);
 }
 
 impl Rounded {

@@ -9,11 +9,13 @@
 //! Memory is that of one step with all tokens of the text in it: the plan's buffers, for both models. Results do not
 //! depend on the number of threads; they may differ in the last bits between processors.
 
+mod descend;
 mod error;
 mod factor;
 mod gptq;
 mod gram;
 mod lockstep;
+mod scales;
 mod sensitivity;
 mod sequences;
 mod statistics;

@@ -7,7 +7,7 @@ use super::rows::Rows;
 use super::smooth::ColumnMaxima;
 use super::stream::{self, Job};
 use super::{maxima_of, rotations_of, shape};
-use ir::weights::{Rounding, StorageFormat, StoredParameter, StoredWeight, TensorSource, WeightExpr};
+use ir::weights::{StorageFormat, StoredParameter, StoredWeight, TensorSource, WeightExpr};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
@@ -86,13 +86,13 @@ impl<'a> Evaluator<'a> {
     /// # Errors
     /// On missing or wrong tensors and values that cannot be quantized.
     pub fn rounded_to_nearest(&self, weight: &StoredWeight) -> Result<PackedWeight, WeightError> {
-        let StoredWeight { name, expr, format, .. } = weight;
+        let StoredWeight { name, expr, format, rounding } = weight;
         let [rows, cols] = shape::matrix(name, expr)?;
         let job = Job {
             name,
             expr,
             format: *format,
-            rounding: Some(quantizer(name, *format, Rounding::Rtn)?),
+            rounding: Some(quantizer(name, *format, rounding.to_nearest())?),
             tensors: stored_tensors(name, *format, rows, cols)?,
         };
         stream::in_memory(&job, &Chain::new(expr, self.context(name))?, self.source)

@@ -31,6 +31,7 @@ pub use evaluate::{Evaluator, PackedWeight, PackedWeights};
 pub use quantize::{
     ErrorStats, NotFinite, PackedRows, QuantizeRows, RowBytes, pack_nibbles, quantizer, stored_tensors, unpack_nibbles,
 };
+pub(crate) use quantize::{Q_MAX, S_MAX};
 pub(crate) use random::SplitMix64;
 pub use rotation::Orthogonal;
 pub use shape::shape;
@@ -230,7 +231,7 @@ fn round_now(weight: &StoredWeight) -> Result<Option<Box<dyn QuantizeRows>>, Wei
         (Rounding::Gptq, StorageFormat::W8 | StorageFormat::W4TwoLevel { .. } | StorageFormat::W4Group { .. }) => {
             Ok(None)
         }
-        _ => Ok(Some(quantizer(&weight.name, weight.format, Rounding::Rtn)?)),
+        _ => Ok(Some(quantizer(&weight.name, weight.format, weight.rounding.to_nearest())?)),
     }
 }
 

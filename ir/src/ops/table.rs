@@ -51,7 +51,7 @@ ops! {
         attributes { side: one string, basis: one string, kind: one string, size: one int, seed: one int, transpose: one boolean }
         results { value: one Weight }
     }
-    /// A weight rounded to the storage and granularity of the result type. `rounding` is `rtn` or `gptq`.
+    /// A weight rounded to the storage and granularity of the result type. `rounding` is `rtn`, `rtn-absmax` or `gptq`.
     quantize_weight QuantizeWeight {
         operands { base: one Weight }
         attributes { rounding: one string }

@@ -3,7 +3,7 @@
 use super::checker::Checker;
 use crate::ops::views;
 use crate::types::{NemoType, PLAIN, Storage, Weight};
-use crate::weights::Side;
+use crate::weights::{Rounding, Side};
 
 /// Rule 6.
 pub(super) fn tensor(checker: &mut Checker<'_, '_>, op: views::Weight<'_, '_>) {
@@ -162,7 +162,7 @@ pub(super) fn rotated(
 
 /// Rule 10.
 pub(super) fn quantize(checker: &mut Checker<'_, '_>, op: views::QuantizeWeight<'_, '_>) {
-    checker.word("rounding", &op.rounding(), &["rtn", "gptq"]);
+    checker.word("rounding", &op.rounding(), &Rounding::ALL.map(Rounding::as_str));
     let base = checker.weight(op.base());
     float(checker, "base", &base);
     let to = checker.weight(op.value());

@@ -7,6 +7,7 @@ mod w4;
 mod w8;
 
 pub use pack::{pack_nibbles, unpack_nibbles};
+pub(crate) use w4::{Q_MAX, S_MAX};
 
 use super::error::WeightError;
 use ir::weights::{FloatType, Rounding, StorageFormat};
@@ -83,10 +84,8 @@ pub struct NotFinite {
     pub row: usize,
 }
 
-/// A rounding method for one weight.
-///
-/// Rows of a weight are rounded independently, whatever the method: one that compensates errors along a row (GPTQ)
-/// keeps the factors of the weight's Hessian, which all rows share, in `self` and may overwrite `values`.
+/// A rounding to nearest of one weight, row by row. GPTQ, which needs to see the weight's inputs, is the business of
+/// [`crate::calibrate`].
 pub trait QuantizeRows: Sync {
     /// Rounds whole rows of `k` values, and says how far the result is from the values.
     ///
@@ -110,13 +109,16 @@ pub fn quantizer(
     if rounding == Rounding::Gptq {
         return Err(WeightError::NeedsCalibration { weight: weight.into(), rounding: "GPTQ" });
     }
+    let search = rounding == Rounding::Rtn;
     Ok(match format {
         StorageFormat::Float { dtype } => Box::new(float::Convert { dtype }),
         StorageFormat::W8 => Box::new(w8::RoundToNearest),
         StorageFormat::W4TwoLevel { group_size } => {
-            Box::new(w4::TwoLevel { group_size: checked_group(weight, group_size)? })
+            Box::new(w4::TwoLevel { group_size: checked_group(weight, group_size)?, search })
         }
-        StorageFormat::W4Group { group_size } => Box::new(w4::Group { group_size: checked_group(weight, group_size)? }),
+        StorageFormat::W4Group { group_size } => {
+            Box::new(w4::Group { group_size: checked_group(weight, group_size)?, search })
+        }
     })
 }
 

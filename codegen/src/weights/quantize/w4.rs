@@ -8,9 +8,9 @@ use ir::weights::StorageFormat;
 use multiversion::multiversion;
 
 /// Largest magnitude of q.
-const Q_MAX: f32 = 7.0;
+pub(crate) const Q_MAX: f32 = 7.0;
 /// Largest integer scale of a group; `7 * 17 = 119` keeps `q * s` within 8 bits.
-const S_MAX: f32 = 17.0;
+pub(crate) const S_MAX: f32 = 17.0;
 
 /// Scales of a row that are tried, relative to the one that loses nothing of its largest value.
 ///
@@ -26,11 +26,20 @@ const GROUP_FACTORS: [f32; 5] = [1.0, 0.95, 0.9, 0.85, 0.8];
 /// An f32 scale per row times an integer scale per group.
 pub(super) struct TwoLevel {
     pub group_size: usize,
+    /// Whether scales are searched for; the smallest that clip nothing otherwise.
+    pub search: bool,
 }
 
 /// An f16 scale per group.
 pub(super) struct Group {
     pub group_size: usize,
+    /// Whether scales are searched for; those that clip nothing otherwise.
+    pub search: bool,
+}
+
+/// The first candidate of a search, which clips nothing, or all.
+fn candidates<T>(all: &[T], search: bool) -> &[T] {
+    if search { all } else { &all[..1] }
 }
 
 impl QuantizeRows for TwoLevel {
@@ -48,11 +57,11 @@ impl QuantizeRows for TwoLevel {
             if !squared_weight.is_finite() {
                 return Err(NotFinite { row });
             }
-            let step = search.run(values, self.group_size, group_scale);
+            let step = search.run(values, self.group_size, self.search, group_scale);
             for ((group, weight), &s) in groups(values, weight, self.group_size).zip(&*group_scale) {
                 round_and_pack(group, inverse(step * f32::from(s)), weight);
             }
-            let (fitted, mut error) = fit(values, self.group_size, step, group_scale);
+            let (fitted, mut error) = fit(values, self.group_size, step, self.search, group_scale);
             error.squared_weight = squared_weight;
             scale.copy_from_slice(&fitted.to_le_bytes());
             stats.add(error);
@@ -76,7 +85,7 @@ impl QuantizeRows for Group {
             }
             stats.squared_weight += squared_weight;
             for ((group, weight), scale) in groups(values, weight, self.group_size).zip(scales.chunks_exact_mut(2)) {
-                let step = best_group_step(group);
+                let step = best_group_step(group, candidates(&GROUP_FACTORS, self.search));
                 round_and_pack(group, inverse(step.to_f32()), weight);
                 scale.copy_from_slice(&step.to_le_bytes());
                 let (squared_error, max_error) = group_error(group, step.to_f32());
@@ -131,7 +140,7 @@ struct RowSearch {
 
 impl RowSearch {
     /// Fills the integer scales of the groups and returns the scale of the row.
-    fn run(&mut self, values: &[f32], group_size: usize, best: &mut [u8]) -> f32 {
+    fn run(&mut self, values: &[f32], group_size: usize, search: bool, best: &mut [u8]) -> f32 {
         self.absmax.clear();
         self.absmax.extend(values.chunks(group_size).map(absolute_max));
         let row_max = self.absmax.iter().fold(0.0, |a: f32, &b| a.max(b));
@@ -142,9 +151,11 @@ impl RowSearch {
             return 0.0;
         }
         self.candidate.resize(best.len(), 1);
-        for factor in ROW_FACTORS {
+        let tried = if search { GROUP_CANDIDATES } else { 1 };
+        for factor in candidates(&ROW_FACTORS, search) {
             let step = largest * factor;
-            let error = choose_group_scales(values, group_size, step, &self.absmax, best_error, &mut self.candidate);
+            let groups = (values, group_size, &self.absmax[..]);
+            let error = choose_group_scales(groups, step, tried, best_error, &mut self.candidate);
             if error < best_error {
                 (best_step, best_error) = (step, error);
                 best.copy_from_slice(&self.candidate);
@@ -162,10 +173,9 @@ fn absolute_max(values: &[f32]) -> f32 {
 /// Picks an integer scale for every group; returns the squared error, or infinity once it exceeds `limit`.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2"))]
 fn choose_group_scales(
-    values: &[f32],
-    group_size: usize,
+    (values, group_size, absmax): (&[f32], usize, &[f32]),
     step: f32,
-    absmax: &[f32],
+    tried: usize,
     limit: f32,
     chosen: &mut [u8],
 ) -> f32 {
@@ -173,7 +183,7 @@ fn choose_group_scales(
     for ((group, &absmax), chosen) in values.chunks(group_size).zip(absmax).zip(chosen) {
         let whole = (absmax / (Q_MAX * step)).ceil().clamp(1.0, S_MAX);
         let mut error = f32::INFINITY;
-        for scale in (1..=whole as u8).rev().take(GROUP_CANDIDATES) {
+        for scale in (1..=whole as u8).rev().take(tried) {
             let candidate = squared_error(group, step * f32::from(scale));
             if candidate < error {
                 error = candidate;
@@ -188,9 +198,9 @@ fn choose_group_scales(
     total
 }
 
-/// With all q and s fixed, the scale of the row with the least squared error, and the error it leaves.
+/// With all q and s fixed, the scale of the row with the least squared error, if it may change, and the error it leaves.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2"))]
-fn fit(values: &[f32], group_size: usize, step: f32, group_scales: &[u8]) -> (f32, ErrorStats) {
+fn fit(values: &[f32], group_size: usize, step: f32, may_change: bool, group_scales: &[u8]) -> (f32, ErrorStats) {
     let (mut product, mut square) = (0.0f64, 0.0f64);
     for (group, &s) in values.chunks(group_size).zip(group_scales) {
         let s = f32::from(s);
@@ -198,7 +208,7 @@ fn fit(values: &[f32], group_size: usize, step: f32, group_scales: &[u8]) -> (f3
         product += f64::from(lanes::sum(group, |v| v * (clamped_round(v * inverse) * s)));
         square += f64::from(lanes::sum(group, |v| (clamped_round(v * inverse) * s) * (clamped_round(v * inverse) * s)));
     }
-    let fitted = if square > 0.0 { (product / square) as f32 } else { step };
+    let fitted = if may_change && square > 0.0 { (product / square) as f32 } else { step };
     let mut stats = ErrorStats::default();
     for (group, &s) in values.chunks(group_size).zip(group_scales) {
         let s = f32::from(s);
@@ -211,10 +221,10 @@ fn fit(values: &[f32], group_size: usize, step: f32, group_scales: &[u8]) -> (f3
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2"))]
-fn best_group_step(group: &[f32]) -> f16 {
+fn best_group_step(group: &[f32], factors: &[f32]) -> f16 {
     let absmax = lanes::max(group, f32::abs);
     let (mut best, mut best_error) = (f16::ZERO, f32::INFINITY);
-    for factor in GROUP_FACTORS {
+    for factor in factors {
         let step = f16::from_f32((absmax / Q_MAX * factor).min(f16::MAX.to_f32()));
         let error = squared_error(group, step.to_f32());
         if error < best_error {

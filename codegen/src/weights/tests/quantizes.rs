@@ -14,13 +14,17 @@ struct Quantized {
 }
 
 fn quantize(format: StorageFormat, values: &[f32], k: usize) -> Result<Quantized, NotFinite> {
+    quantize_by(Rounding::Rtn, format, values, k)
+}
+
+fn quantize_by(rounding: Rounding, format: StorageFormat, values: &[f32], k: usize) -> Result<Quantized, NotFinite> {
     let n = values.len() / k;
     let bytes = RowBytes::new(format, k);
     let mut weight = vec![0xAA; n * bytes.weight];
     let mut group_scale = vec![0xAA; n * bytes.group_scale];
     let mut scale = vec![0xAA; n * bytes.scale];
     let out = PackedRows { weight: &mut weight, group_scale: &mut group_scale, scale: &mut scale };
-    let error = quantizer("w", format, Rounding::Rtn).unwrap().quantize(&mut values.to_vec(), k, out)?;
+    let error = quantizer("w", format, rounding).unwrap().quantize(&mut values.to_vec(), k, out)?;
     Ok(Quantized { format, k, weight, group_scale, scale, error })
 }
 
@@ -95,6 +99,23 @@ proptest! {
         let (found, limit) = (squared_error(&values, &q.values()), squared_error(&values, &plain));
         prop_assert!(found <= limit * 1.0001 + rounding(&values), "{} > {}", found, limit);
         prop_assert!((q.error.squared_error - found).abs() <= found * 1e-3 + rounding(&values));
+    }
+
+    #[test]
+    fn absmax_clips_nothing_and_loses_no_less_than_a_search(values in rows()) {
+        let values: Vec<f32> = values.iter().map(|v| v.clamp(-1e4, 1e4)).collect();
+        for format in [StorageFormat::W8, W4, W4_GROUP] {
+            let absmax_only = quantize_by(Rounding::RtnAbsmax, format, &values, values.len()).unwrap();
+            let searched = quantize(format, &values, values.len()).unwrap();
+            let error = squared_error(&values, &absmax_only.values());
+            prop_assert!(squared_error(&values, &searched.values()) <= error * 1.0001 + rounding(&values));
+            // Half a step of the largest scale there can be, and a little for f16 and f32.
+            let limit = if matches!(format, StorageFormat::W8) { 127.0 } else { 7.0 };
+            let step = absmax(&values) / limit;
+            for (value, stored) in values.iter().zip(absmax_only.values()) {
+                prop_assert!((value - stored).abs() <= 0.502 * step + 1e-6, "{} is stored as {}", value, stored);
+            }
+        }
     }
 
     #[test]
