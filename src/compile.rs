@@ -229,7 +229,7 @@ pub fn provenance(checkpoint: &Checkpoint, recipe: &Recipe, report: &Report, ses
         source_digest: files::digest_of(checkpoint),
         passes: ran.map(|run| format!("{}{}", run.name, rotation(run.name))).collect(),
         parameters: checkpoint.parameters(),
-        calibration: session.map(Session::describe),
+        calibration: session.map(|session| session.describe(recipe)),
     }
 }
 

@@ -57,3 +57,20 @@ fn says_that_a_checkpoint_without_tokenizer_is_rounded_to_nearest() {
     let assert = nemoc().args(compile).arg(&output).assert().success();
     assert.stderr(contains("no tokenizer.json to calibrate with: weights are rounded to nearest"));
 }
+
+#[test]
+fn rounds_as_the_recipe_says() {
+    let dir = tempdir().unwrap();
+    let (recipe, output) = (dir.path().join("r.toml"), dir.path().join("m.nemo"));
+    let (path, output) = (recipe.to_str().unwrap(), output.to_str().unwrap());
+    let compile = ["compile", "--kernels", "none", "examples/nano", "--recipe", path, "-o", output];
+    let few = [&compile[..], &["--calibration-samples", "4", "--calibration-length", "64"]].concat();
+    std::fs::write(&recipe, "phase = 1\nrounding = 'rtn'\n").unwrap();
+    assert!(stdout(&few).contains("no weight is rounded by GPTQ"));
+    let inspected = stdout(&["inspect", output]);
+    assert!(inspected.contains("activations measured on 4 x 64 tokens"), "{inspected}");
+    std::fs::write(&recipe, "phase = 1\nrounding = 'rtn'\n[[override]]\nmatch = 'down_proj'\nrounding = 'gptq'\n")
+        .unwrap();
+    assert!(stdout(&few).contains("calibrated: 5 weights rounded by GPTQ"));
+    refuses(&[&compile[..], &["--calibration", "none"]].concat(), &["rounds by gptq", "no calibration", "help: "]);
+}
