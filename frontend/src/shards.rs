@@ -152,14 +152,30 @@ impl Shards {
         }
     }
 
-    /// Adds names, sizes and headers to a digest.
+    /// Adds names, sizes and headers to a digest, and a sample of every tensor.
     pub fn digest(&self, hash: &mut Xxh3) {
         for file in &self.files {
             hash.update(file.name.as_bytes());
             hash.update(&(file.map.len() as u64).to_le_bytes());
             hash.update(&file.map[file.header.clone()]);
         }
+        for (shard, entry) in self.tensors.values() {
+            let bytes = &self.files[*shard].map[entry.range.clone()];
+            sample(bytes.len()).for_each(|part| hash.update(&bytes[part]));
+        }
     }
+}
+
+/// The parts of a tensor of so many bytes that a digest looks at: all, or blocks from its first to its last byte.
+fn sample(len: usize) -> impl Iterator<Item = Range<usize>> {
+    const BLOCK: usize = 4096;
+    const BLOCKS: usize = 16;
+    let (count, size) = if len <= BLOCKS * BLOCK { (1, len) } else { (BLOCKS, BLOCK) };
+    (0..count).map(move |block| {
+        let start = (len - size) / (BLOCKS - 1) * block;
+        let start = if block + 1 == BLOCKS { len - size } else { start };
+        start..start + size
+    })
 }
 
 /// Reads the index and checks that every shard name stays in the folder.
@@ -206,4 +222,21 @@ fn lone_shard(dir: &Path) -> Option<String> {
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| name.ends_with(".safetensors"))
         .min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sample;
+
+    #[test]
+    fn samples_small_tensors_whole_and_large_ones_from_end_to_end() {
+        let ends = |len: usize| sample(len).map(|part| (part.start, part.end)).collect::<Vec<_>>();
+        assert_eq!(ends(0), [(0, 0)]);
+        assert_eq!(ends(65_536), [(0, 65_536)]);
+        for len in [65_537, 1 << 20, 176_160_769] {
+            let parts: Vec<_> = sample(len).collect();
+            assert_eq!((parts[0].start, parts[15].end, parts.len()), (0, len, 16));
+            assert!(parts.windows(2).all(|pair| pair[0].end <= pair[1].start), "{len}: {parts:?}");
+        }
+    }
 }

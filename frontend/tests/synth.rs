@@ -205,3 +205,15 @@ fn leaves_nothing_behind_when_a_file_cannot_be_written() {
     assert!(error.to_string().contains("cannot write"), "{error}");
     assert!(!out.exists());
 }
+
+#[test]
+fn other_weights_of_the_same_shape_have_another_digest() {
+    let config = Folder::new(&wide());
+    let out = tempfile::tempdir().unwrap();
+    let digest = |name: &str, seed: u64| {
+        synth(&config, &out.path().join(name), seed, 1 << 30);
+        Checkpoint::open(&out.path().join(name)).unwrap().digest()
+    };
+    assert_eq!(digest("a", 1), digest("b", 1));
+    assert_ne!(digest("c", 1), digest("d", 2));
+}

@@ -14,9 +14,10 @@ pub fn precisions(recipe: &Recipe, names: &[String]) -> Result<HashMap<String, P
     decide(recipe, names)
 }
 
-/// Whether an override of the recipe is about this name.
+/// Whether an override of the recipe decides the precision of this name.
 pub fn is_exception(recipe: &Recipe, name: &str) -> bool {
-    recipe.overrides.iter().any(|rule| rule.regex().is_ok_and(|regex| regex.is_match(name)))
+    let decides = |rule: &&Override| rule.precision.is_some();
+    recipe.overrides.iter().filter(decides).any(|rule| rule.regex().is_ok_and(|regex| regex.is_match(name)))
 }
 
 /// Whether a linear must have 8 bits or more.
@@ -50,7 +51,7 @@ pub fn with_precisions(recipe: &Recipe, wanted: &[(String, Precision)]) -> Resul
             [layer] => format!(r"^layers\.{layer}\.{escaped}$"),
             layers => format!(r"^layers\.({})\.{escaped}$", layers.join("|")),
         };
-        recipe.overrides.push(Override { pattern, precision });
+        recipe.overrides.push(Override { pattern, precision: Some(precision), rounding: None });
     }
     Ok(recipe)
 }

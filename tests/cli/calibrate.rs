@@ -74,3 +74,22 @@ fn rounds_as_the_recipe_says() {
     assert!(stdout(&few).contains("calibrated: 5 weights rounded by GPTQ"));
     refuses(&[&compile[..], &["--calibration", "none"]].concat(), &["rounds by gptq", "no calibration", "help: "]);
 }
+
+#[test]
+fn refuses_statistics_of_other_weights_of_the_same_shape() {
+    let dir = tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let few = ["--samples", "4", "--length", "64", "-o", &path("s")];
+    stdout(&[&["calibrate", "examples/nano"], &few[..]].concat());
+    let other = crate::support::nano_copy(dir.path());
+    let weights = other.join("model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    let (other, statistics, output) = (other.to_str().unwrap(), path("s"), path("m.nemo"));
+    let compile = ["compile", "--kernels", "none", "--phase", "1", "--calibration", &statistics, "-o", &output];
+    let seen = ["--calibration-samples", "4", "--calibration-length", "64"];
+    let refused = ["the statistics are of the model xxh3:", "help: ", "belong to one checkpoint"];
+    refuses(&[&compile[..], &seen, &[other]].concat(), &refused);
+    stdout(&[&compile[..], &seen, &["examples/nano"]].concat());
+}

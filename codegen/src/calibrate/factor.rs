@@ -14,22 +14,23 @@ const DAMPING_STEPS: usize = 3;
 const BLOCK_ROWS: usize = 64;
 
 /// Upper triangular `U` with `U^T U = (H + damping * mean(diag H) * I)^-1`, rows and columns in an order of their own.
-pub(super) struct InverseFactor<'a> {
-    order: &'a [usize],
+pub(super) struct InverseFactor {
+    /// Of rows and columns.
+    pub(super) order: Vec<usize>,
     /// `U` from its last row and column to its first.
     lower: Mat<f64>,
     /// What was added to the diagonal.
     pub(super) added: f32,
 }
 
-impl<'a> InverseFactor<'a> {
+impl InverseFactor {
     /// Factorizes `h` `[k, k]`, symmetric, its rows and columns in this order. Inputs that were always zero count as
     /// average ones without correlations, so that their weights are rounded to nearest. `None` when `h` is not finite
     /// or far from positive.
     ///
     /// With `J` the reversal of order, `J H J = L L^T` gives `H = V V^T` for the upper triangular `V = J L J`; hence
     /// `U = V^-1 = J L^-1 J`. Two matrices `[k, k]` of f64 are held.
-    pub(super) fn new(h: &[f32], order: &'a [usize], damping: f64) -> Option<InverseFactor<'a>> {
+    pub(super) fn new(h: &[f32], order: Vec<usize>, damping: f64) -> Option<InverseFactor> {
         let k = order.len();
         let mean = (0..k).map(|i| f64::from(h[i * k + i])).sum::<f64>() / k as f64;
         if !mean.is_finite() || mean < 0.0 {
@@ -116,7 +117,7 @@ mod tests {
         let k = 70;
         let h = hessian(k);
         for order in [(0..k).collect::<Vec<_>>(), (0..k).map(|i| i * 3 % k).collect()] {
-            let factor = InverseFactor::new(&h, &order, DAMPING).unwrap();
+            let factor = InverseFactor::new(&h, order, DAMPING).unwrap();
             let g: Vec<f32> = (0..3 * k).map(|i| (i % 17) as f32 - 8.0).collect();
             let mut solution = vec![1.0; 3 * k];
             factor.add_solution(&g, 2.0, &mut solution);
@@ -134,7 +135,7 @@ mod tests {
     fn the_factor_is_upper_triangular_with_a_positive_diagonal() {
         let k = 40;
         let order: Vec<usize> = (0..k).collect();
-        let rows = InverseFactor::new(&hessian(k), &order, DAMPING).unwrap().rows();
+        let rows = InverseFactor::new(&hessian(k), order, DAMPING).unwrap().rows();
         for i in 0..k {
             assert!(rows[i * k + i] > 0.0);
             assert!(rows[i * k..i * k + i].iter().all(|value| *value == 0.0));
@@ -144,7 +145,7 @@ mod tests {
     #[test]
     fn damps_more_until_a_matrix_is_positive() {
         // Eigenvalues 1 + 1.05 and 1 - 1.05: a damping of 0.1 mends it.
-        let factor = |h: &[f32]| InverseFactor::new(h, &[0, 1], DAMPING).map(|factor| factor.added);
+        let factor = |h: &[f32]| InverseFactor::new(h, vec![0, 1], DAMPING).map(|factor| factor.added);
         assert_eq!(factor(&[1.0, 1.05, 1.05, 1.0]), Some(0.1));
         assert_eq!(factor(&[1.0, 0.5, 0.5, 1.0]), Some(0.01));
         assert!(factor(&[1.0, 9.0, 9.0, 1.0]).is_none());
@@ -153,8 +154,8 @@ mod tests {
 
     #[test]
     fn takes_inputs_that_are_always_zero() {
-        let factor = InverseFactor::new(&[4.0, 0.0, 0.0, 0.0], &[0, 1], DAMPING).unwrap();
+        let factor = InverseFactor::new(&[4.0, 0.0, 0.0, 0.0], vec![0, 1], DAMPING).unwrap();
         assert!(factor.rows().iter().all(|value| value.is_finite()));
-        assert!(InverseFactor::new(&[0.0; 9], &[0, 1, 2], DAMPING).is_some());
+        assert!(InverseFactor::new(&[0.0; 9], vec![0, 1, 2], DAMPING).is_some());
     }
 }

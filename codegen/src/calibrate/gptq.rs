@@ -252,7 +252,7 @@ mod tests {
     }
 
     fn upper(problem: &Problem, order: &[usize]) -> Vec<f32> {
-        InverseFactor::new(&problem.hessian, order, 0.01).unwrap().rows()
+        InverseFactor::new(&problem.hessian, order.to_vec(), 0.01).unwrap().rows()
     }
 
     const FORMATS: [StorageFormat; 3] =

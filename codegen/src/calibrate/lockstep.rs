@@ -1,9 +1,9 @@
 //! The quantized model and its float counterpart, side by side.
 
-use super::factor::{self, InverseFactor};
-use super::gptq::{self, Inputs};
 use super::gram::{self, Gram};
+use super::prepare::Prepared;
 use super::{BLOCK_TOKENS, CalibrateError, Run};
+use super::{factor, gptq};
 use crate::plan::Compiled;
 use crate::weights::{PackedWeight, PackedWeights};
 use ir::weights::{Rounding, StoredWeight, TensorSource};
@@ -165,18 +165,11 @@ impl Linear<'_> {
         let not_finite = || CalibrateError::NotFinite { weight: first.weight.clone() };
         let mut exact = self.values(quantized, 0)?;
         let Seen { gram, is_writer, input_error } = self.look(reference, quantized, &exact)?;
-        let (mut hessian, cross) = gram.finish();
+        let (hessian, cross) = gram.finish();
         if !cross.iter().all(|value| value.is_finite()) {
             return Err(not_finite());
         }
-        let importance: Vec<f32> = (0..self.k).map(|i| hessian[i * self.k + i]).collect();
-        let order = order(&importance, settings.act_order);
-        let factor = InverseFactor::new(&hessian, &order, settings.damping).ok_or_else(not_finite)?;
-        let upper = factor.rows();
-        damp(&mut hessian, factor.added);
-        let Settings { clip, sweeps, .. } = settings;
-        let (hessian, order, upper, importance) = (&hessian, &order, &upper, &importance);
-        let inputs = Inputs { k: self.k, hessian, order, upper, importance, clip, sweeps };
+        let prepared = Prepared::new(hessian, self.k, settings).ok_or_else(not_finite)?;
         for (at, (segment, weight)) in self.weights.iter().enumerate() {
             if at > 0 {
                 exact = self.values(quantized, at)?;
@@ -184,9 +177,9 @@ impl Linear<'_> {
             let mut target = exact.clone();
             if settings.refit > 0.0 {
                 let lacking = if is_writer { cross.clone() } else { factor::multiply(&exact, &cross, self.k) };
-                factor.add_solution(&lacking, settings.refit, &mut target);
+                prepared.factor.add_solution(&lacking, settings.refit, &mut target);
             }
-            let packed = gptq::round(weight.format, target, &exact, &inputs);
+            let packed = gptq::round(weight.format, target, &exact, &prepared.inputs());
             rounded.note(&segment.weight, packed, input_error);
         }
         Ok(())
@@ -248,21 +241,6 @@ impl Linear<'_> {
         let (expected, found) = (format!("{expected:?}"), format!("{found:?}"));
         Err(CalibrateError::Different { weight: self.weights[0].0.weight.clone(), expected, found })
     }
-}
-
-/// The order in which inputs are rounded: their own, or the largest first.
-fn order(importance: &[f32], act_order: bool) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..importance.len()).collect();
-    if act_order {
-        order.sort_by(|a, b| importance[*b].total_cmp(&importance[*a]));
-    }
-    order
-}
-
-/// Adds to the diagonal.
-fn damp(hessian: &mut [f32], added: f32) {
-    let k = hessian.len().isqrt();
-    hessian.iter_mut().step_by(k + 1).for_each(|value| *value += added);
 }
 
 impl Rounded {

@@ -15,6 +15,7 @@ mod factor;
 mod gptq;
 mod gram;
 mod lockstep;
+mod prepare;
 mod scales;
 mod sensitivity;
 mod sequences;

@@ -7,11 +7,11 @@
 //!
 //! All runs go through the launches together, so that the tensors of a launch are made once for all of them.
 
-use super::factor::InverseFactor;
-use super::gptq::{self, Inputs};
+use super::gptq;
 use super::gram::{self, Gram};
+use super::prepare::Prepared;
 use super::tensors::Tensors;
-use super::{BLOCK_TOKENS, CalibrateError, Run};
+use super::{BLOCK_TOKENS, CalibrateError, Run, Settings};
 use crate::plan::Compiled;
 use crate::weights::{PackedWeight, PackedWeights, RowBytes, dequantize, from_f32, shape};
 use ir::weights::{StorageFormat, StoredWeight, TensorSource};
@@ -252,7 +252,7 @@ impl<'a> Session<'a, '_> {
             let mut cost = FormatCost { bytes, output_error: 0.0, divergence: 0.0 };
             if !matches!(format, StorageFormat::Float { .. }) {
                 let packed = match rounder {
-                    Some(rounder) => gptq::round(*format, exact.clone(), &exact, &rounder.inputs()),
+                    Some(rounder) => gptq::round(*format, exact.clone(), &exact, &rounder.prepared.inputs()),
                     None => {
                         let stored = StoredWeight { format: *format, ..(*weight).clone() };
                         self.whole.evaluator.rounded_to_nearest(&stored)?
@@ -278,8 +278,7 @@ impl<'a> Session<'a, '_> {
 /// What the weights of a launch are rounded by, and what their errors are measured on.
 struct Rounder<'x> {
     k: usize,
-    upper: Vec<f32>,
-    importance: Vec<f32>,
+    prepared: Prepared,
     few: &'x [f32],
 }
 
@@ -287,14 +286,7 @@ impl<'x> Rounder<'x> {
     fn new(whole: &[f32], few: &'x [f32], k: usize) -> Option<Rounder<'x>> {
         let mut gram = Gram::new(k, 0);
         whole.chunks(BLOCK_TOKENS * k).for_each(|tokens| gram.add(tokens, &[]));
-        let squares = gram.mean_square();
-        let importance = (0..k).map(|i| squares[i * k + i] as f32).collect();
-        let upper = InverseFactor::new(squares, k)?.rows();
-        Some(Rounder { k, upper, importance, few })
-    }
-
-    fn inputs(&self) -> Inputs<'_> {
-        Inputs { k: self.k, upper: &self.upper, importance: &self.importance }
+        Some(Rounder { k, prepared: Prepared::new(gram.finish().0, k, Settings::default())?, few })
     }
 
     /// Energy of what the weight's outputs are off by, relative to theirs.
