@@ -1,12 +1,14 @@
 //! Calibration on the trained nano checkpoint, on a few tokens.
 
-use codegen::calibrate::{CalibrateError, Models, Rounded, Settings, collect_statistics, round_weights, sequences};
+use codegen::calibrate::{
+    CalibrateError, Models, Rounded, STEP_TOKENS, Settings, collect_statistics, round_weights, sequences,
+};
 use codegen::plan::{Compiled, plan_of};
 use codegen::weights::{Evaluator, dequantize};
 use frontend::{Checkpoint, import::import};
 use ir::manager::{Manager, Options};
 use ir::pass::Pass;
-use ir::weights::{RotationKind, Rounding};
+use ir::weights::{FloatType, RotationKind, Rounding, TensorSource};
 use passes::{Phase, PipelineOptions, pipeline, reference_pipeline};
 use runtime::generate::Tokenizer;
 use std::path::Path;
@@ -100,7 +102,7 @@ fn measures_the_input_of_every_linear_under_the_name_of_its_tensor() {
     let compiled = compiled(&checkpoint, pipeline(&options));
     let tokens = tokens();
     let windows = sequences(&tokens, 4, 64, 0).unwrap();
-    let inputs = collect_statistics(&compiled, &checkpoint, &windows, &mut |_, _| ()).unwrap();
+    let inputs = collect_statistics(&compiled, &checkpoint, &windows, STEP_TOKENS, &mut |_, _| ()).unwrap();
     // The embedding comes first.
     for weight in &compiled.weights[1..] {
         let columns = codegen::weights::shape(&weight.name, &weight.expr).unwrap()[1];
@@ -127,4 +129,61 @@ fn refuses_plans_of_different_models() {
     let models = Models { reference: &reference, quantized: &quantized };
     let error = round_weights(models, &checkpoint, &sequences, Settings::default(), &mut |_, _| ()).unwrap_err();
     assert!(matches!(error, CalibrateError::UnknownTensor { .. }), "{error}");
+}
+
+#[test]
+fn statistics_of_long_sequences_in_steps_are_those_of_one_whole_pass() {
+    let checkpoint = nano();
+    let options = PipelineOptions { phase: Some(Phase::Reference), ..PipelineOptions::default() };
+    let compiled = compiled(&checkpoint, pipeline(&options));
+    let tokens = tokens();
+    let windows = sequences(&tokens, 2, 700, 0).unwrap();
+    let collect = |step| collect_statistics(&compiled, &checkpoint, &windows, step, &mut |_, _| ()).unwrap();
+    let whole = collect(1400);
+    // Several steps a sequence, the last one shorter; and a step of one sequence each.
+    for step in [256, 699, 700] {
+        let steps = collect(step);
+        assert!(whole.keys().eq(steps.keys()));
+        for (tensor, expected) in &whole {
+            let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-4 * b.abs());
+            assert!(close(&steps[tensor].absmax, &expected.absmax), "absmax of {tensor}, {step} tokens a step");
+            assert!(close(&steps[tensor].mean_square, &expected.mean_square), "mean_square of {tensor}, {step}");
+        }
+    }
+}
+
+/// nano, a norm weight of which is not a number.
+struct Damaged {
+    checkpoint: Checkpoint,
+    norm: Vec<u8>,
+}
+
+const DAMAGED: &str = "backbone.layers.1.norm.weight";
+
+impl TensorSource for Damaged {
+    fn describe(&self, name: &str) -> Option<(Vec<usize>, FloatType)> {
+        self.checkpoint.describe(name)
+    }
+
+    fn bytes(&self, name: &str) -> Result<&[u8], Box<dyn std::error::Error + Send + Sync>> {
+        if name == DAMAGED { Ok(&self.norm) } else { self.checkpoint.bytes(name) }
+    }
+}
+
+#[test]
+fn refuses_activations_that_are_not_finite_by_the_name_of_the_first_such_input() {
+    let checkpoint = nano();
+    let mut norm = checkpoint.bytes(DAMAGED).unwrap().to_vec();
+    norm[..2].copy_from_slice(&[0xff, 0x7f]);
+    let options = options(Phase::Conservative, None);
+    let [reference, quantized] = [reference_pipeline(&options), pipeline(&options)].map(|p| compiled(&checkpoint, p));
+    let phase_0 = compiled(&checkpoint, pipeline(&PipelineOptions::default()));
+    let source = Damaged { checkpoint, norm };
+    let tokens = tokens();
+    let sequences = sequences(&tokens, 2, 64, 0).unwrap();
+    let measured = collect_statistics(&phase_0, &source, &sequences, STEP_TOKENS, &mut |_, _| ()).unwrap_err();
+    assert!(measured.to_string().contains("are not finite on the calibration text"), "{measured}");
+    let models = Models { reference: &reference, quantized: &quantized };
+    let rounded = round_weights(models, &source, &sequences, Settings::default(), &mut |_, _| ()).unwrap_err();
+    assert!(matches!(&rounded, CalibrateError::NotFinite { .. } | CalibrateError::Weight(_)), "{rounded}");
 }

@@ -7,8 +7,8 @@ use crate::progress::count_bar;
 use crate::table::elapsed;
 use crate::text::Text;
 use codegen::calibrate::{
-    Models, Probing, Rounded, Sensitivity, Settings, collect_statistics, round_weights, sensitivities, sequences,
-    text_digest,
+    Models, Probing, Rounded, STEP_TOKENS, Sensitivity, Settings, collect_statistics, round_weights, sensitivities,
+    sequences, text_digest,
 };
 use codegen::plan::Compiled;
 use frontend::Checkpoint;
@@ -161,7 +161,7 @@ impl Session {
         let options = PipelineOptions { phase: Some(Phase::Reference), ..PipelineOptions::default() };
         let (compiled, _) = compiled(checkpoint, passes::pipeline(&options))?;
         let bar = count_bar("measuring activations");
-        let inputs = collect_statistics(&compiled, checkpoint, &self.sequences()?, &mut |done, total| {
+        let inputs = collect_statistics(&compiled, checkpoint, &self.sequences()?, STEP_TOKENS, &mut |done, total| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         })?;

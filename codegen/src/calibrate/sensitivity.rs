@@ -7,8 +7,7 @@
 //!
 //! All runs go through the launches together, so that the tensors of a launch are made once for all of them.
 
-use super::gptq;
-use super::gram::{self, Gram};
+use super::gram;
 use super::prepare::Prepared;
 use super::tensors::Tensors;
 use super::{BLOCK_TOKENS, CalibrateError, Run, Settings};
@@ -252,7 +251,7 @@ impl<'a> Session<'a, '_> {
             let mut cost = FormatCost { bytes, output_error: 0.0, divergence: 0.0 };
             if !matches!(format, StorageFormat::Float { .. }) {
                 let packed = match rounder {
-                    Some(rounder) => gptq::round(*format, exact.clone(), &exact, &rounder.prepared.inputs()),
+                    Some(rounder) => rounder.prepared.round(*format, &exact),
                     None => {
                         let stored = StoredWeight { format: *format, ..(*weight).clone() };
                         self.whole.evaluator.rounded_to_nearest(&stored)?
@@ -284,9 +283,7 @@ struct Rounder<'x> {
 
 impl<'x> Rounder<'x> {
     fn new(whole: &[f32], few: &'x [f32], k: usize) -> Option<Rounder<'x>> {
-        let mut gram = Gram::new(k, 0);
-        whole.chunks(BLOCK_TOKENS * k).for_each(|tokens| gram.add(tokens, &[]));
-        Some(Rounder { k, prepared: Prepared::new(gram.finish().0, k, Settings::default())?, few })
+        Some(Rounder { k, prepared: Prepared::of(whole, k, Settings::default())?, few })
     }
 
     /// Energy of what the weight's outputs are off by, relative to theirs.

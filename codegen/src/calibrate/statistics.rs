@@ -1,4 +1,4 @@
-use super::{BLOCK_TOKENS, CalibrateError, Run};
+use super::{CalibrateError, Run};
 use crate::plan::Compiled;
 use crate::weights::PackedWeights;
 use ir::statistics::InputStatistics;
@@ -6,8 +6,14 @@ use ir::weights::TensorSource;
 use runtime::plan::{Activation, Kernel};
 use std::collections::BTreeMap;
 
+/// Tokens of a step, unless told otherwise.
+pub const STEP_TOKENS: usize = 8192;
+
 /// Runs a float model over sequences and measures the inputs of its linears, by the name of the checkpoint tensor.
 /// `progress` is called with the launches done and the launches there are.
+///
+/// A step takes at most `step_tokens`: as many sequences as fit, or a part of one, whose states are carried to the next
+/// step. Memory does not grow with the number of sequences, nor, but for keys and values, with their length.
 ///
 /// # Errors
 /// When the model cannot be run or its activations are not finite.
@@ -15,64 +21,112 @@ pub fn collect_statistics(
     compiled: &Compiled,
     source: &dyn TensorSource,
     sequences: &[&[u32]],
+    step_tokens: usize,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<BTreeMap<String, InputStatistics>, CalibrateError> {
-    let mut run = Run::begin(compiled, source, sequences, 1)?;
-    let mut inputs = BTreeMap::new();
-    let total = compiled.plan.launches.len();
+    let longest = sequences.iter().map(|tokens| tokens.len()).max().unwrap_or(0).max(1);
+    let step_tokens = step_tokens.max(1);
+    let (groups, steps) = ((step_tokens / longest).max(1), longest.div_ceil(step_tokens));
+    let mut inputs: BTreeMap<String, Sums> = BTreeMap::new();
+    let launches = compiled.plan.launches.len();
+    let total = sequences.len().div_ceil(groups) * steps * launches;
+    let mut done = 0;
+    for group in sequences.chunks(groups) {
+        let part = |step: usize| -> Vec<&[u32]> {
+            let range = |len: usize| (step * step_tokens).min(len)..((step + 1) * step_tokens).min(len);
+            group.iter().map(|tokens| &tokens[range(tokens.len())]).collect()
+        };
+        let mut run = Run::begin(compiled, source, &part(0), 1)?;
+        for step in 0..steps {
+            if step > 0 {
+                run.launches.go_on(&part(step), 1)?;
+            }
+            measure_step(&mut run, &mut inputs, &mut |launch| progress(done + launch, total))?;
+            done += launches;
+        }
+    }
+    progress(total, total);
+    inputs.into_iter().map(|(tensor, sums)| Ok((tensor.clone(), sums.finish(&tensor)?))).collect()
+}
+
+/// Runs the launches of a step up to the last one, the head, whose input is measured and whose logits are of no use.
+fn measure_step(
+    run: &mut Run<'_>,
+    inputs: &mut BTreeMap<String, Sums>,
+    progress: &mut dyn FnMut(usize),
+) -> Result<(), CalibrateError> {
     while let Some(launch) = run.next() {
-        progress(run.launches.next(), total);
+        progress(run.launches.next());
         if let Kernel::Linear { x: Activation::Float { data }, segments, .. } = &launch.kernel {
-            let measured = measure(run.launches.floats(*data), run.launches.cols(*data));
-            for segment in segments {
-                let tensor = run.stored.weight(&segment.weight)?.expr.tensor_name();
-                if !measured.mean_square.iter().all(|value| value.is_finite()) {
-                    return Err(CalibrateError::NotFinite { weight: tensor.to_owned() });
-                }
-                inputs.insert(tensor.to_owned(), measured.clone());
+            let (values, cols) = (run.launches.floats(*data), run.launches.cols(*data));
+            let tensors = segments.iter().map(|segment| Ok(run.stored.weight(&segment.weight)?.expr.tensor_name()));
+            let mut tensors = tensors.collect::<Result<Vec<_>, CalibrateError>>()?;
+            tensors.dedup();
+            for tensor in tensors {
+                inputs.entry(tensor.to_owned()).or_insert_with(|| Sums::new(cols)).add(values);
             }
         }
-        let is_last = run.launches.next() + 1 == total;
-        if is_last {
-            // The head was measured; its logits are of no use.
+        if run.launches.next() + 1 == run.launches.plan().launches.len() {
             break;
         }
         run.advance(&PackedWeights::new())?;
     }
-    progress(total, total);
-    Ok(inputs)
+    Ok(())
 }
 
-fn measure(values: &[f32], cols: usize) -> InputStatistics {
-    let mut absmax = vec![0.0f32; cols];
-    let mut sums = vec![0.0f64; cols];
-    for block in values.chunks(BLOCK_TOKENS * cols) {
-        let mut squares = vec![0.0f32; cols];
-        for row in block.chunks_exact(cols) {
-            for ((absmax, square), value) in absmax.iter_mut().zip(&mut squares).zip(row) {
+/// What is known of an input so far.
+struct Sums {
+    absmax: Vec<f32>,
+    squares: Vec<f64>,
+    tokens: usize,
+}
+
+impl Sums {
+    fn new(cols: usize) -> Sums {
+        Sums { absmax: vec![0.0; cols], squares: vec![0.0; cols], tokens: 0 }
+    }
+
+    fn add(&mut self, values: &[f32]) {
+        let cols = self.absmax.len();
+        for row in values.chunks_exact(cols) {
+            for ((absmax, square), value) in self.absmax.iter_mut().zip(&mut self.squares).zip(row) {
                 *absmax = absmax.max(value.abs());
-                *square += value * value;
+                *square += f64::from(value * value);
             }
         }
-        sums.iter_mut().zip(squares).for_each(|(sum, square)| *sum += f64::from(square));
+        self.tokens += values.len() / cols;
     }
-    let rows = (values.len() / cols).max(1) as f64;
-    InputStatistics { absmax, mean_square: sums.into_iter().map(|sum| (sum / rows) as f32).collect() }
+
+    fn finish(self, tensor: &str) -> Result<InputStatistics, CalibrateError> {
+        if !self.squares.iter().all(|square| square.is_finite()) {
+            return Err(CalibrateError::NotFinite { weight: tensor.to_owned() });
+        }
+        let tokens = self.tokens.max(1) as f64;
+        let mean_square = self.squares.into_iter().map(|sum| (sum / tokens) as f32).collect();
+        Ok(InputStatistics { absmax: self.absmax, mean_square })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::measure;
+    use super::Sums;
 
     #[test]
-    fn measures_every_channel_by_itself() {
-        let measured = measure(&[1.0, -2.0, -3.0, 0.0], 2);
+    fn measures_every_channel_by_itself_however_tokens_are_cut() {
+        let mut sums = Sums::new(2);
+        sums.add(&[1.0, -2.0]);
+        sums.add(&[-3.0, 0.0]);
+        let measured = sums.finish("w").unwrap();
         assert_eq!(measured.absmax, [3.0, 2.0]);
         assert_eq!(measured.mean_square, [5.0, 2.0]);
     }
 
     #[test]
-    fn keeps_what_is_not_a_number_visible() {
-        assert!(measure(&[1.0, f32::NAN], 1).mean_square[0].is_nan());
+    fn refuses_what_is_not_a_number_by_the_name_of_the_tensor() {
+        for value in [f32::NAN, f32::INFINITY, 1e30] {
+            let mut sums = Sums::new(1);
+            sums.add(&[1.0, value]);
+            assert!(sums.finish("w").unwrap_err().to_string().contains("inputs of `w` are not finite"), "{value}");
+        }
     }
 }

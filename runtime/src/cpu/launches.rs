@@ -1,15 +1,15 @@
 //! One step whose tensors are given launch by launch.
 //!
 //! Calibration decides a weight when it has seen what goes into it, so there is no complete set of tensors when the step
-//! begins. All sequences are taken in one step: its buffers hold what is live at a launch, for every token, and nothing
-//! of the launches before.
+//! begins. A step takes all sequences: its buffers hold what is live at a launch, for every token, and nothing of the
+//! launches before.
 
 use super::batch::Batch;
 use super::buffers::Buffers;
 use super::program::{Scratch, Step, resolve_kernel};
 use super::slots::Slots;
 use super::tensors::Tensors;
-use crate::device::{DeviceError, Limits, Outputs, SequenceChunk};
+use crate::device::{DeviceError, Limits, Outputs, SequenceChunk, SlotId};
 use crate::plan::{BufferId, DType, Plan};
 use crate::tensors::TensorStore;
 
@@ -21,6 +21,8 @@ pub struct Launches<'p> {
     batch: Batch,
     scratch: Scratch,
     next: usize,
+    /// The slot of each sequence.
+    sequences: Vec<SlotId>,
 }
 
 impl<'p> Launches<'p> {
@@ -30,21 +32,37 @@ impl<'p> Launches<'p> {
     pub fn begin(plan: &'p Plan, sequences: &[&[u32]], output_stride: usize) -> Result<Launches<'p>, DeviceError> {
         let limits = Limits { step_rows: usize::MAX, ..Limits::default() };
         let mut slots = Slots::new(plan, &limits);
+        let ids = sequences.iter().map(|_| slots.create()).collect::<Result<_, _>>()?;
+        let (buffers, batch, scratch) = (Buffers::new(plan), Batch::default(), Scratch::default());
+        let mut launches = Launches { plan, buffers, slots, batch, scratch, next: 0, sequences: ids };
+        launches.load(sequences, output_stride)?;
+        Ok(launches)
+    }
+
+    /// Begins the next step of the same sequences, with the states that they have reached; a sequence without tokens has
+    /// ended. Launches of the step before that were not run must not have changed states.
+    pub fn go_on(&mut self, sequences: &[&[u32]], output_stride: usize) -> Result<(), DeviceError> {
+        for chunk in &self.batch.chunks {
+            self.slots.advance(chunk.slot, chunk.len);
+        }
+        self.next = 0;
+        self.load(sequences, output_stride)
+    }
+
+    fn load(&mut self, sequences: &[&[u32]], output_stride: usize) -> Result<(), DeviceError> {
         let stride = output_stride.max(1);
         let outputs: Vec<Vec<u32>> = sequences
             .iter()
             .map(|tokens| (0..tokens.len() as u32).skip(stride - 1).step_by(stride).collect())
             .collect();
-        let mut chunks = Vec::with_capacity(sequences.len());
-        for (tokens, rows) in sequences.iter().zip(&outputs) {
-            chunks.push(SequenceChunk { slot: slots.create()?, tokens, outputs: Outputs::Rows(rows) });
-        }
-        let mut batch = Batch::default();
-        batch.load(&chunks, &slots, &limits, plan.model.vocab_size)?;
-        slots.reserve(batch.chunks.iter().map(|chunk| (chunk.slot, chunk.len)))?;
-        let mut buffers = Buffers::new(plan);
-        buffers.resize(batch.tokens.len(), batch.outputs.len())?;
-        Ok(Launches { plan, buffers, slots, batch, scratch: Scratch::default(), next: 0 })
+        let going_on = self.sequences.iter().zip(sequences).zip(&outputs).filter(|((_, tokens), _)| !tokens.is_empty());
+        let chunks: Vec<_> = going_on
+            .map(|((slot, tokens), rows)| SequenceChunk { slot: *slot, tokens, outputs: Outputs::Rows(rows) })
+            .collect();
+        let limits = Limits { step_rows: usize::MAX, ..Limits::default() };
+        self.batch.load(&chunks, &self.slots, &limits, self.plan.model.vocab_size)?;
+        self.slots.reserve(self.batch.chunks.iter().map(|chunk| (chunk.slot, chunk.len)))?;
+        self.buffers.resize(self.batch.tokens.len(), self.batch.outputs.len())
     }
 
     /// The same step at the same launch, to go on otherwise.
@@ -56,6 +74,7 @@ impl<'p> Launches<'p> {
             batch: self.batch.clone(),
             scratch: Scratch::default(),
             next: self.next,
+            sequences: self.sequences.clone(),
         }
     }
 
