@@ -24,25 +24,52 @@ DEVICE u32 lanes_per_key(u32 head_dim) {
   return lanes;
 }
 
-// Keys at the start of the sequence's cache, values after the room for all keys; elements of a token consecutive.
+// Keys at the start of the sequence's cache, then in i8 their scales, after the room for all keys; then values in the same
+// way. Elements of a token are consecutive.
 template <u32 DTYPE> struct Cache {
+  static constexpr bool SCALED = DTYPE == DTYPE_I8;
   typedef typename Element<DTYPE>::Type Type;
   Type *keys, *values;
-  u32 stride;
+  float *key_scales, *value_scales;
+  u32 stride, heads;
   DEVICE Cache(const AttentionParams &p, u32 sequence) {
-    stride = p.kv_heads * p.head_dim;
+    stride = p.kv_heads * p.head_dim, heads = p.kv_heads;
     u64 capacity = p.batch.seq_capacity[sequence];
     keys = (Type *)(p.batch.seq_cache[sequence] + p.cache_offset * capacity);
-    values = keys + capacity * stride;
+    key_scales = (float *)(keys + capacity * stride);
+    values = SCALED ? (Type *)(key_scales + capacity * heads) : keys + capacity * stride;
+    value_scales = (float *)(values + capacity * stride);
   }
 };
 
+// A head of a token by a warp: to the nearest of 255 steps of its largest value.
+DEVICE void append_head(const float *from, i8 *to, float *scale, u32 n) {
+  float peak = 0.0f;
+  for (u32 i = lane_id(); i < n; i += WARP) peak = fmaxf(peak, fabsf(from[i]));
+  peak = warp_max(peak);
+  float factor = peak > 0.0f ? 127.0f / peak : 0.0f;
+  for (u32 i = lane_id(); i < n; i += WARP) to[i] = (i8)(int)fminf(fmaxf(rintf(from[i] * factor), -127.0f), 127.0f);
+  if (lane_id() == 0) *scale = peak / 127.0f;
+}
+
 template <u32 DTYPE> DEVICE void append_row(const AttentionParams &p, u32 row, u32 sequence, u32 position, u32 first, u32 count) {
   Cache<DTYPE> cache(p, sequence);
-  for (u32 i = first + threadIdx.x; i < first + count; i += blockDim.x) {
-    u64 from = (u64)row * cache.stride + i, to = (u64)position * cache.stride + i;
-    cache.keys[to] = Element<DTYPE>::from_f32(p.k[from]);
-    cache.values[to] = Element<DTYPE>::from_f32(p.v[from]);
+  if constexpr (Cache<DTYPE>::SCALED) {
+    u32 head0 = first / p.head_dim, heads = count / p.head_dim;
+    for (u32 i = warp_id(); i < 2 * heads; i += blockDim.x / WARP) {
+      u32 head = head0 + i / 2;
+      u64 from = ((u64)row * cache.heads + head) * p.head_dim, to = (u64)position * cache.heads + head;
+      if (i % 2)
+        append_head(p.v + from, cache.values + to * p.head_dim, cache.value_scales + to, p.head_dim);
+      else
+        append_head(p.k + from, cache.keys + to * p.head_dim, cache.key_scales + to, p.head_dim);
+    }
+  } else {
+    for (u32 i = first + threadIdx.x; i < first + count; i += blockDim.x) {
+      u64 from = (u64)row * cache.stride + i, to = (u64)position * cache.stride + i;
+      cache.keys[to] = Element<DTYPE>::from_f32(p.k[from]);
+      cache.values[to] = Element<DTYPE>::from_f32(p.v[from]);
+    }
   }
 }
 
@@ -107,7 +134,7 @@ template <u32 DTYPE, int HEADS> struct Attend {
     u32 groups = THREADS / lanes, group = threadIdx.x / lanes;
     u64 offset = kv_head * p.head_dim + column;
     for (u32 first = begin; first < end; first += groups * UNROLL) {
-      float k[UNROLL][8], v[UNROLL][8], score[UNROLL][HEADS];
+      float k[UNROLL][8], v[UNROLL][8], score[UNROLL][HEADS], key_scale[UNROLL], value_scale[UNROLL];
 #pragma unroll
       for (int u = 0; u < UNROLL; u++) {
         u32 key = first + u * groups + group;
@@ -115,6 +142,11 @@ template <u32 DTYPE, int HEADS> struct Attend {
         u64 at = (u64)key * cache.stride + offset;
         if (there) load8<DTYPE>(cache.keys, at, k[u]);
         if (there) load8<DTYPE>(cache.values, at, v[u]);
+        if constexpr (Cache<DTYPE>::SCALED) {
+          u64 scale = (u64)key * cache.heads + kv_head;
+          key_scale[u] = there ? cache.key_scales[scale] : 0.0f;
+          value_scale[u] = there ? cache.value_scales[scale] : 0.0f;
+        }
 #pragma unroll
         for (int i = 0; i < 8; i++) k[u][i] = there ? k[u][i] : 0.0f, v[u][i] = there ? v[u][i] : 0.0f;
       }
@@ -125,9 +157,15 @@ template <u32 DTYPE, int HEADS> struct Attend {
           float dot = 0.0f;
 #pragma unroll
           for (int i = 0; i < 8; i++) dot = fmaf(q[h][i], k[u][i], dot);
+          if constexpr (Cache<DTYPE>::SCALED) dot *= key_scale[u];
           for (u32 o = lanes / 2; o; o >>= 1) dot += __shfl_xor_sync(FULL_MASK, dot, o);
           score[u][h] = first + u * groups + group < end ? dot : 2.0f * NEGATIVE;
         }
+      if constexpr (Cache<DTYPE>::SCALED)
+#pragma unroll
+        for (int u = 0; u < UNROLL; u++)
+#pragma unroll
+          for (int i = 0; i < 8; i++) v[u][i] *= value_scale[u];
       running.take(score, v);
     }
   }

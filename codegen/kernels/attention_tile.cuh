@@ -1,10 +1,11 @@
-// Plan kernel `attention` for chunks of many tokens and 16-bit caches: flash attention on tensor cores (mma.sync).
+// Plan kernel `attention` for chunks of many tokens and caches of 16 or 8 bits: flash attention on tensor cores (mma.sync).
 //
 // Bound by arithmetic: 2048 tokens of 8B are 34 GFLOP a layer, done twice here, 0.1 ms at 700 TFLOPS.
 //
 // - A block has 64 queries of one head and sequence, a warp 16 of them; 32 keys and values a stage, copied while the stage
 //   before is multiplied. Chunks of 16 bytes are permuted by the key, so that no two rows of a load share a bank.
-// - Keys and values are multiplied as they are stored. Queries and weights are f32: each is the sum of two 16-bit numbers,
+// - Keys and values of 16 bits are multiplied as they are stored; 8-bit integers are exact in bf16, and their scales multiply
+//   scores and weights. Queries and weights are f32: each is the sum of two 16-bit numbers,
 //   and multiplied in two instructions, which leaves an error of 2^-17.
 // - The result is one part for attention_combine.
 //
@@ -20,6 +21,7 @@ constexpr u32 KEYS = 32;
 
 template <u32 D> struct Shared {
   u16 keys[2][KEYS][D], values[2][KEYS][D];
+  float key_scale[2][KEYS], value_scale[2][KEYS]; // of 8-bit caches
   uint4 rest[D / 16][THREADS]; // second halves of the queries, where registers are short
 };
 
@@ -88,8 +90,8 @@ struct Block {
 };
 
 template <u32 DTYPE, u32 D>
-DEVICE void request(const AttentionParams &p, const attention::Cache<DTYPE> &cache, const Block &block, Shared<D> &shared,
-                    u32 tile) {
+DEVICE void copy_tile(const AttentionParams &p, const attention::Cache<DTYPE> &cache, const Block &block, Shared<D> &shared,
+                      u32 tile) {
   constexpr u32 CHUNKS = D / 8;
 #pragma unroll 1
   for (u32 i = threadIdx.x; i < KEYS * CHUNKS; i += THREADS) {
@@ -98,6 +100,78 @@ DEVICE void request(const AttentionParams &p, const attention::Cache<DTYPE> &cac
     u64 from = valid ? (u64)(tile * KEYS + key) * cache.stride + chunk * 8 : 0;
     copy_async16(smem_address(place<D>(shared.keys[tile % 2], key, chunk)), cache.keys + from, valid);
     copy_async16(smem_address(place<D>(shared.values[tile % 2], key, chunk)), cache.values + from, valid);
+  }
+}
+
+// Keys and values of 16 bits, on their way to shared memory.
+template <u32 DTYPE, u32 D> struct Incoming {
+  static constexpr u32 MULTIPLIED = DTYPE;
+
+  DEVICE void request(const AttentionParams &p, const attention::Cache<DTYPE> &cache, const Block &block, Shared<D> &shared,
+                      u32 tile) {
+    copy_tile<DTYPE, D>(p, cache, block, shared, tile);
+    copy_async_commit();
+  }
+  DEVICE void none() { copy_async_commit(); }
+  DEVICE void arrive() {
+    copy_async_wait<1>();
+    __syncthreads();
+  }
+  DEVICE void land(Shared<D> &shared, u32 tile) { __syncthreads(); }
+};
+
+// Keys and values of 8 bits, in registers until the stage before is multiplied.
+template <u32 D> struct Incoming<DTYPE_I8, D> {
+  static constexpr u32 MULTIPLIED = DTYPE_BF16;
+  static constexpr u32 CHUNKS = D / 8, TURNS = KEYS * CHUNKS / THREADS;
+  uint2 keys[TURNS], values[TURNS];
+  float scale;
+
+  DEVICE void request(const AttentionParams &p, const attention::Cache<DTYPE_I8> &cache, const Block &block, Shared<D> &shared,
+                      u32 tile) {
+#pragma unroll
+    for (u32 n = 0; n < TURNS; n++) {
+      u32 i = n * THREADS + threadIdx.x, key = tile * KEYS + i / CHUNKS, column = i % CHUNKS * 8;
+      bool valid = key < block.end && column < p.head_dim;
+      u64 from = (u64)key * cache.stride + column;
+      keys[n] = valid ? *(const uint2 *)(cache.keys + from) : make_uint2(0, 0);
+      values[n] = valid ? *(const uint2 *)(cache.values + from) : make_uint2(0, 0);
+    }
+    u32 key = tile * KEYS + threadIdx.x % KEYS;
+    const float *scales = threadIdx.x < KEYS ? cache.key_scales : cache.value_scales;
+    scale = threadIdx.x < 2 * KEYS && key < block.end ? scales[(u64)key * cache.heads] : 0.0f;
+  }
+  DEVICE void none() {}
+  DEVICE void arrive() { __syncthreads(); }
+
+  static DEVICE uint4 widen(uint2 packed) {
+    float v[8];
+    bytes_to_f32(packed.x, v);
+    bytes_to_f32(packed.y, v + 4);
+    return make_uint4(pack<DTYPE_BF16>(v[0], v[1]), pack<DTYPE_BF16>(v[2], v[3]), pack<DTYPE_BF16>(v[4], v[5]),
+                      pack<DTYPE_BF16>(v[6], v[7]));
+  }
+
+  // Nobody reads this stage: all have arrived at the one before.
+  DEVICE void land(Shared<D> &shared, u32 tile) {
+#pragma unroll
+    for (u32 n = 0; n < TURNS; n++) {
+      u32 i = n * THREADS + threadIdx.x, key = i / CHUNKS, chunk = i % CHUNKS;
+      *(uint4 *)place<D>(shared.keys[tile % 2], key, chunk) = widen(keys[n]);
+      *(uint4 *)place<D>(shared.values[tile % 2], key, chunk) = widen(values[n]);
+    }
+    if (threadIdx.x < KEYS) shared.key_scale[tile % 2][threadIdx.x] = scale;
+    else if (threadIdx.x < 2 * KEYS) shared.value_scale[tile % 2][threadIdx.x - KEYS] = scale;
+  }
+};
+
+// Scores or weights of a lane times the scale of each key.
+DEVICE void scale_keys(float (&values)[KEYS / 8][4], const float *scale) {
+#pragma unroll
+  for (u32 n = 0; n < KEYS / 8; n++) {
+    float2 pair = *(const float2 *)(scale + n * 8 + lane_id() % 4 * 2);
+#pragma unroll
+    for (u32 c = 0; c < 4; c++) values[n][c] *= c % 2 ? pair.y : pair.x;
   }
 }
 
@@ -236,22 +310,25 @@ template <u32 DTYPE, u32 D> DEVICE void attention_tiles(const AttentionParams &p
   if (block.query0 >= block.length) return;
   attention::Cache<DTYPE> cache(p, blockIdx.z);
   cache.keys += block.kv_head * p.head_dim, cache.values += block.kv_head * p.head_dim;
-  request<DTYPE, D>(p, cache, block, shared, 0);
-  copy_async_commit();
-  Queries<DTYPE, D> queries;
+  cache.key_scales += block.kv_head, cache.value_scales += block.kv_head;
+  Incoming<DTYPE, D> incoming;
+  incoming.request(p, cache, block, shared, 0);
+  Queries<Incoming<DTYPE, D>::MULTIPLIED, D> queries;
   queries.load(p, block, shared);
+  incoming.land(shared, 0);
   u32 tiles = ceil_div(block.end, KEYS);
   for (u32 tile = 0; tile < tiles; tile++) {
-    if (tile + 1 < tiles) request<DTYPE, D>(p, cache, block, shared, tile + 1);
-    copy_async_commit();
-    copy_async_wait<1>();
-    __syncthreads();
+    if (tile + 1 < tiles) incoming.request(p, cache, block, shared, tile + 1);
+    else incoming.none();
+    incoming.arrive();
     float score[KEYS / 8][4];
     queries.multiply_keys(shared, shared.keys[tile % 2], score);
+    if constexpr (attention::Cache<DTYPE>::SCALED) scale_keys(score, shared.key_scale[tile % 2]);
     if ((tile + 1) * KEYS > block.position0 + block.query0) queries.mask(score, tile * KEYS, block.position0);
     queries.weigh(score);
+    if constexpr (attention::Cache<DTYPE>::SCALED) scale_keys(score, shared.value_scale[tile % 2]);
     queries.add_values(shared.values[tile % 2], score);
-    __syncthreads();
+    incoming.land(shared, tile + 1);
   }
   // Made again, so that it takes no registers up to here.
   queries.store(p, Block(p));

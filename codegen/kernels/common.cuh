@@ -65,13 +65,29 @@ template <> struct Element<DTYPE_BF16> {
   static DEVICE Type from_f32(float v) { return f32_to_bf16(v); }
 };
 
-// Eight consecutive elements as f32, read with 16-byte loads.
+// Rows of these have f32 scales beside them.
+template <> struct Element<DTYPE_I8> {
+  typedef i8 Type;
+};
+
+// Four signed bytes as f32. Byte b + 128 in the last bits of 2^23 is 2^23 + 128 + b: cheaper than to convert.
+DEVICE void bytes_to_f32(u32 packed, float *out) {
+  packed ^= 0x80808080u;
+#pragma unroll
+  for (u32 i = 0; i < 4; i++) out[i] = __uint_as_float(__byte_perm(packed, 0x4b000000u, 0x7540 + i)) - 8388736.0f;
+}
+
+// Eight consecutive elements as f32, read with 16-byte loads; 8-bit ones as integers, with one of 8 bytes.
 template <u32 DTYPE> DEVICE void load8(const void *base, u64 index, float (&out)[8]) {
   if constexpr (DTYPE == DTYPE_F32) {
     const float4 *p = (const float4 *)((const float *)base + index);
     float4 a = p[0], b = p[1];
     out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w;
     out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
+  } else if constexpr (DTYPE == DTYPE_I8) {
+    uint2 v = *(const uint2 *)((const i8 *)base + index);
+    bytes_to_f32(v.x, out);
+    bytes_to_f32(v.y, out + 4);
   } else {
     uint4 v = *(const uint4 *)((const u16 *)base + index);
     u32 words[4] = {v.x, v.y, v.z, v.w};

@@ -6,11 +6,12 @@
 // - Eight lanes share a row p of the state; a lane holds 4 J consecutive-by-eight columns, as float4 so that a load of
 //   the eight covers 128 consecutive bytes. ROWS rows a lane share the B and C it has read.
 // - B, C, x and dt of the next token are requested before the current one is computed.
-// - The state is requested before the previous kernel of the stream is waited for: only this kernel writes it.
+// - The state is requested before the previous kernel of the stream is waited for: only this kernel writes it. It is f32
+//   in registers; what is kept of it in fewer bits is rounded behind the last token.
 //
 // Supports state sizes up to 32 J that are multiples of 4.
 #pragma once
-#include "common.cuh"
+#include "scan_state.cuh"
 
 namespace scan {
 
@@ -58,17 +59,16 @@ template <int J> DEVICE float update_row(float4 (&s)[J], const float4 (&b)[J], c
 
 } // namespace scan
 
-template <int J, int ROWS> DEVICE void ssm_scan(const SsmScanParams &p) {
+template <int J, int ROWS, bool NARROW> DEVICE void ssm_scan(const SsmScanParams &p) {
   pdl_launch_dependents();
   constexpr u32 BLOCK_ROWS = SCAN_WARPS * 4 * ROWS;
   u32 blocks = ceil_div(p.head_dim, BLOCK_ROWS);
   u32 head = blockIdx.x / blocks, sequence = blockIdx.y;
   u32 row0 = blockIdx.x % blocks * BLOCK_ROWS + (warp_id() * 4 + lane_id() / 8) * ROWS;
-  float *state = (float *)(p.batch.seq_base[sequence] + p.state_offset) + (u64)head * p.head_dim * p.state_size;
+  kept::State<NARROW> state(p, p.batch.seq_base[sequence]);
   float4 s[ROWS][J];
 #pragma unroll
-  for (int i = 0; i < ROWS; i++)
-    scan::load_columns<J>(state + (u64)(row0 + i) * p.state_size, row0 + i < p.head_dim ? p.state_size : 0, s[i]);
+  for (int i = 0; i < ROWS; i++) kept::load_row<8>(state, head * p.head_dim + row0 + i, row0 + i < p.head_dim, s[i]);
   float a = -expf(p.a_log[head]), d = p.d[head], bias = p.dt_bias[head];
   pdl_wait();
   u32 begin = p.batch.seq_start[sequence], end = p.batch.seq_start[sequence + 1];
@@ -86,11 +86,8 @@ template <int J, int ROWS> DEVICE void ssm_scan(const SsmScanParams &p) {
     }
     here = next;
   }
+  u32 key = kept::step_key(p.state_seed, p.batch.seq_pos[sequence] + end - begin);
 #pragma unroll
   for (int i = 0; i < ROWS; i++)
-#pragma unroll
-    for (int j = 0; j < J; j++) {
-      u32 at = (j * 8 + lane_id() % 8) * 4;
-      if (row0 + i < p.head_dim && at < p.state_size) *(float4 *)(state + (u64)(row0 + i) * p.state_size + at) = s[i][j];
-    }
+    kept::store_row<8>(state, head * p.head_dim + row0 + i, row0 + i < p.head_dim, s[i], key);
 }

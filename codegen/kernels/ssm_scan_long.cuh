@@ -18,8 +18,6 @@ constexpr u32 ROWS = 4;
 constexpr u32 LONG_THREADS = LONG_SCAN_WARPS * WARP;
 constexpr u32 LANES = 16;
 
-DEVICE u32 long_column(u32 j) { return (j * LANES + lane_id() % LANES) * 4; }
-
 // Layout of a token in shared memory, in floats: B, C, x, each aligned to 16 bytes.
 struct Stage {
   float *base;
@@ -76,24 +74,17 @@ DEVICE float exchange(const float (&y)[ROWS]) {
   return sum + __shfl_xor_sync(FULL_MASK, sum, 1);
 }
 
-template <u32 J> struct Rows {
+template <int J> struct Rows {
   float4 s[ROWS][J];
 
-  DEVICE void load(const float *state, u32 row0, u32 head_dim, u32 n) {
+  template <bool NARROW> DEVICE void load(const kept::State<NARROW> &state, u32 first, bool there) {
 #pragma unroll
-    for (u32 i = 0; i < ROWS; i++)
-#pragma unroll
-      for (u32 j = 0; j < J; j++) s[i][j] = load_four(state + (u64)(row0 + i) * n, long_column(j), row0 < head_dim ? n : 0);
+    for (u32 i = 0; i < ROWS; i++) kept::load_row<LANES>(state, first + i, there, s[i]);
   }
 
-  DEVICE void store(float *state, u32 row0, u32 head_dim, u32 n) const {
+  template <bool NARROW> DEVICE void store(const kept::State<NARROW> &state, u32 first, bool there, u32 key) const {
 #pragma unroll
-    for (u32 i = 0; i < ROWS; i++)
-#pragma unroll
-      for (u32 j = 0; j < J; j++) {
-        u32 at = long_column(j);
-        if (row0 < head_dim && at < n) *(float4 *)(state + (u64)(row0 + i) * n + at) = s[i][j];
-      }
+    for (u32 i = 0; i < ROWS; i++) kept::store_row<LANES>(state, first + i, there, s[i], key);
   }
 
   DEVICE void token(const Stage &stage, u32 t, u32 row0, float d, float *out) {
@@ -103,8 +94,8 @@ template <u32 J> struct Rows {
     float4 inputs = load_four(x, row0, stage.head_dim);
     float input[ROWS] = {dt * inputs.x, dt * inputs.y, dt * inputs.z, dt * inputs.w}, y[ROWS] = {};
 #pragma unroll
-    for (u32 j = 0; j < J; j++) {
-      u32 at = long_column(j);
+    for (int j = 0; j < J; j++) {
+      u32 at = kept::column<LANES>(j);
       float4 b = load_four(token, at, stage.state_size), c = load_four(token + stage.state_size, at, stage.state_size);
 #pragma unroll
       for (u32 i = 0; i < ROWS; i++) step(s[i][j], b, c, decay, input[i], y[i]);
@@ -117,7 +108,7 @@ template <u32 J> struct Rows {
 
 } // namespace scan
 
-template <u32 J> DEVICE void ssm_scan_long(const SsmScanParams &p) {
+template <int J, bool NARROW> DEVICE void ssm_scan_long(const SsmScanParams &p) {
   using namespace scan;
   extern __shared__ __align__(16) float staged[];
   pdl_launch_dependents();
@@ -125,9 +116,9 @@ template <u32 J> DEVICE void ssm_scan_long(const SsmScanParams &p) {
   u32 blocks = ceil_div(p.head_dim, BLOCK_ROWS);
   u32 head = blockIdx.x / blocks, sequence = blockIdx.y;
   u32 row0 = blockIdx.x % blocks * BLOCK_ROWS + (warp_id() * 2 + lane_id() / LANES) * ROWS;
-  float *state = (float *)(p.batch.seq_base[sequence] + p.state_offset) + (u64)head * p.head_dim * p.state_size;
+  kept::State<NARROW> state(p, p.batch.seq_base[sequence]);
   Rows<J> rows;
-  rows.load(state, row0, p.head_dim, p.state_size);
+  rows.load(state, head * p.head_dim + row0, row0 < p.head_dim);
   float a = -expf(p.a_log[head]), d = p.d[head], bias = p.dt_bias[head];
   pdl_wait();
   u32 begin = p.batch.seq_start[sequence], end = p.batch.seq_start[sequence + 1];
@@ -152,5 +143,6 @@ template <u32 J> DEVICE void ssm_scan_long(const SsmScanParams &p) {
     Stage swap = here;
     here = next, next = swap;
   }
-  rows.store(state, row0, p.head_dim, p.state_size);
+  u32 key = kept::step_key(p.state_seed, p.batch.seq_pos[sequence] + end - begin);
+  rows.store(state, head * p.head_dim + row0, row0 < p.head_dim, key);
 }

@@ -44,7 +44,7 @@ struct Columns {
 
 } // namespace scan
 
-template <int J> DEVICE void ssm_scan_step(const ScanStepParams &q) {
+template <int J, bool NARROW> DEVICE void ssm_scan_step(const ScanStepParams &q) {
   using namespace scan;
   constexpr u32 BLOCK_ROWS = SCAN_WARPS * 4, THREADS = SCAN_WARPS * WARP;
   constexpr u32 TURNS = (2 * 32 * J + BLOCK_ROWS + THREADS - 1) / THREADS;
@@ -55,11 +55,11 @@ template <int J> DEVICE void ssm_scan_step(const ScanStepParams &q) {
   u32 first = blockIdx.x % blocks * BLOCK_ROWS, mine = warp_id() * 4 + lane_id() / 8, row = first + mine;
   u32 inner = p.heads * p.head_dim, group = head / (p.heads / p.groups);
   u64 base = p.batch.seq_base[sequence];
-  float *state = (float *)(base + p.state_offset) + ((u64)head * p.head_dim + row) * p.state_size;
+  kept::State<NARROW> state(p, base);
   const float *window = (const float *)(base + q.conv.state_offset);
   bool there = row < p.head_dim;
   float4 s[J];
-  load_columns<J>(state, there ? p.state_size : 0, s);
+  kept::load_row<8>(state, head * p.head_dim + row, there, s);
   Columns columns = {p.state_size, min(BLOCK_ROWS, p.head_dim - first), head * p.head_dim + first,
                      inner + group * p.state_size, inner + (p.groups + group) * p.state_size};
   Channel channels[TURNS];
@@ -88,9 +88,5 @@ template <int J> DEVICE void ssm_scan_step(const ScanStepParams &q) {
   float decay = expf(dt * a);
   float y = update_row<J>(s, b, c, decay, dt * x);
   if (lane_id() % 8 == 0 && there) p.out[(u64)sequence * inner + head * p.head_dim + row] = fmaf(d, x, y);
-#pragma unroll
-  for (int j = 0; j < J; j++) {
-    u32 at = (j * 8 + lane_id() % 8) * 4;
-    if (there && at < p.state_size) *(float4 *)(state + at) = s[j];
-  }
+  kept::store_row<8>(state, head * p.head_dim + row, there, s, kept::step_key(p.state_seed, p.batch.seq_pos[sequence] + 1));
 }

@@ -55,6 +55,7 @@ pub const FILES: &[KernelFile] = files![
     "mma.cuh",
     "norm_row.cuh",
     "rows.cuh",
+    "scan_state.cuh",
     "ssm_scan.cuh",
     "ssm_scan_long.cuh",
     "ssm_scan_step.cuh",
@@ -80,32 +81,46 @@ pub const KERNELS: &[KernelRow] = table! {
     "rows.cuh", "DequantizeParams" { DEQUANTIZE => "dequantize"; }
     "conv1d.cuh", "Conv1dParams" { CONV1D => "conv1d"; }
     "ssm_scan.cuh", "SsmScanParams" {
-        SCAN_32 => "ssm_scan<1, 1>";
-        SCAN_64 => "ssm_scan<2, 1>";
-        SCAN_128 => "ssm_scan<4, 1>";
-        SCAN_256 => "ssm_scan<8, 1>";
+        SCAN_32 => "ssm_scan<1, 1, false>";
+        SCAN_64 => "ssm_scan<2, 1, false>";
+        SCAN_128 => "ssm_scan<4, 1, false>";
+        SCAN_256 => "ssm_scan<8, 1, false>";
+        SCAN_32_NARROW => "ssm_scan<1, 1, true>";
+        SCAN_64_NARROW => "ssm_scan<2, 1, true>";
+        SCAN_128_NARROW => "ssm_scan<4, 1, true>";
+        SCAN_256_NARROW => "ssm_scan<8, 1, true>";
     }
     "ssm_scan_long.cuh", "SsmScanParams" {
-        SCAN_LONG_64 => "ssm_scan_long<1>";
-        SCAN_LONG_128 => "ssm_scan_long<2>";
-        SCAN_LONG_256 => "ssm_scan_long<4>";
+        SCAN_LONG_64 => "ssm_scan_long<1, false>";
+        SCAN_LONG_128 => "ssm_scan_long<2, false>";
+        SCAN_LONG_256 => "ssm_scan_long<4, false>";
+        SCAN_LONG_64_NARROW => "ssm_scan_long<1, true>";
+        SCAN_LONG_128_NARROW => "ssm_scan_long<2, true>";
+        SCAN_LONG_256_NARROW => "ssm_scan_long<4, true>";
     }
     "ssm_scan_step.cuh", "ScanStepParams" {
-        SCAN_STEP_32 => "ssm_scan_step<1>";
-        SCAN_STEP_64 => "ssm_scan_step<2>";
-        SCAN_STEP_128 => "ssm_scan_step<4>";
-        SCAN_STEP_256 => "ssm_scan_step<8>";
+        SCAN_STEP_32 => "ssm_scan_step<1, false>";
+        SCAN_STEP_64 => "ssm_scan_step<2, false>";
+        SCAN_STEP_128 => "ssm_scan_step<4, false>";
+        SCAN_STEP_256 => "ssm_scan_step<8, false>";
+        SCAN_STEP_32_NARROW => "ssm_scan_step<1, true>";
+        SCAN_STEP_64_NARROW => "ssm_scan_step<2, true>";
+        SCAN_STEP_128_NARROW => "ssm_scan_step<4, true>";
+        SCAN_STEP_256_NARROW => "ssm_scan_step<8, true>";
     }
     "attention.cuh", "AttentionParams" {
         ATTENTION_APPEND_F32 => "attention_append<DTYPE_F32>";
         ATTENTION_APPEND_F16 => "attention_append<DTYPE_F16>";
         ATTENTION_APPEND_BF16 => "attention_append<DTYPE_BF16>";
+        ATTENTION_APPEND_I8 => "attention_append<DTYPE_I8>";
         ATTENTION_F32_1 => "attention_part<DTYPE_F32, 1>";
         ATTENTION_F32_4 => "attention_part<DTYPE_F32, 4>";
         ATTENTION_F16_1 => "attention_part<DTYPE_F16, 1>";
         ATTENTION_F16_4 => "attention_part<DTYPE_F16, 4>";
         ATTENTION_BF16_1 => "attention_part<DTYPE_BF16, 1>";
         ATTENTION_BF16_4 => "attention_part<DTYPE_BF16, 4>";
+        ATTENTION_I8_1 => "attention_part<DTYPE_I8, 1>";
+        ATTENTION_I8_4 => "attention_part<DTYPE_I8, 4>";
         ATTENTION_COMBINE => "attention_combine";
     }
     "attention_tile.cuh", "AttentionParams" {
@@ -113,6 +128,8 @@ pub const KERNELS: &[KernelRow] = table! {
         ATTENTION_TILES_F16_128 => "attention_tiles<DTYPE_F16, 128>";
         ATTENTION_TILES_BF16_64 => "attention_tiles<DTYPE_BF16, 64>";
         ATTENTION_TILES_BF16_128 => "attention_tiles<DTYPE_BF16, 128>";
+        ATTENTION_TILES_I8_64 => "attention_tiles<DTYPE_I8, 64>";
+        ATTENTION_TILES_I8_128 => "attention_tiles<DTYPE_I8, 128>";
     }
     "linear_skinny.cuh", "LinearParams" {
         SKINNY_8_I8 => "linear_skinny<1, true, false>";

@@ -5,9 +5,9 @@ use super::driver::{Gpu, Stream};
 use super::entry::{self, Entry, GEMM_BLOCK_M, WARPGROUP, Warpgroup};
 use super::kernels::{Grid, Kernels};
 use super::params::{
-    AttentionParams, CONV_CHUNK, Conv1dParams, EMIT_U8, Emit, GatedNormParams, GatedStepParams, LONG_SCAN_WARPS,
-    LinearParams, MAP_ROTATED_TURNS, MapParams, NormLinearParams, RmsNormParams, SCAN_WARPS, STREAM_MAX_GROUPS,
-    STREAM_SCALE_STAGES, ScanStepParams, SsmScanParams, WarpgroupParams,
+    AttentionParams, CONV_CHUNK, Conv1dParams, DTYPE_F32, EMIT_U8, Emit, GatedNormParams, GatedStepParams,
+    LONG_SCAN_WARPS, LinearParams, MAP_ROTATED_TURNS, MapParams, NormLinearParams, RmsNormParams, SCAN_WARPS,
+    STREAM_MAX_GROUPS, STREAM_SCALE_STAGES, ScanStepParams, SsmScanParams, WarpgroupParams,
 };
 use super::program::{AttentionOp, MixerOp, Op, RowCount, attention_parts};
 use super::tensor_map::tensor_map;
@@ -137,12 +137,13 @@ impl Queue<'_> {
     /// One token a sequence: the convolution is the scan's prologue, and its windows move on behind the norm.
     fn mixer_step(&self, mixer: &MixerOp) -> Result<(), DeviceError> {
         let (conv, scan) = (mixer.conv, mixer.scan);
-        let entry = match scan.state_size {
-            0..=32 => entry::SCAN_STEP_32,
-            33..=64 => entry::SCAN_STEP_64,
-            65..=128 => entry::SCAN_STEP_128,
-            _ => entry::SCAN_STEP_256,
+        let entries = match scan.state_size {
+            0..=32 => [entry::SCAN_STEP_32, entry::SCAN_STEP_32_NARROW],
+            33..=64 => [entry::SCAN_STEP_64, entry::SCAN_STEP_64_NARROW],
+            65..=128 => [entry::SCAN_STEP_128, entry::SCAN_STEP_128_NARROW],
+            _ => [entry::SCAN_STEP_256, entry::SCAN_STEP_256_NARROW],
         };
+        let entry = entries[is_narrow(&scan)];
         let blocks = scan.heads * scan.head_dim.div_ceil(SCAN_WARPS * 4);
         let grid = Grid::new(blocks as usize, self.shape.sequences, 1);
         self.launch(entry, grid, &ScanStepParams { conv, scan: SsmScanParams { xbc: 0, ..scan } })?;
@@ -161,12 +162,15 @@ impl Queue<'_> {
         let staged = params.head_dim.is_multiple_of(4) && smem <= self.gpu.smem_per_block - 1024;
         let long = staged && self.shape.longest > LONG_SCAN;
         let (few, many) = match params.state_size {
-            0..=32 => (entry::SCAN_32, entry::SCAN_LONG_64),
-            33..=64 => (entry::SCAN_64, entry::SCAN_LONG_64),
-            65..=128 => (entry::SCAN_128, entry::SCAN_LONG_128),
-            _ => (entry::SCAN_256, entry::SCAN_LONG_256),
+            0..=32 => ([entry::SCAN_32, entry::SCAN_32_NARROW], [entry::SCAN_LONG_64, entry::SCAN_LONG_64_NARROW]),
+            33..=64 => ([entry::SCAN_64, entry::SCAN_64_NARROW], [entry::SCAN_LONG_64, entry::SCAN_LONG_64_NARROW]),
+            65..=128 => {
+                ([entry::SCAN_128, entry::SCAN_128_NARROW], [entry::SCAN_LONG_128, entry::SCAN_LONG_128_NARROW])
+            }
+            _ => ([entry::SCAN_256, entry::SCAN_256_NARROW], [entry::SCAN_LONG_256, entry::SCAN_LONG_256_NARROW]),
         };
-        let (entry, rows, smem) = if long { (many, LONG_SCAN_WARPS * 8, smem) } else { (few, SCAN_WARPS * 4, 0) };
+        let (entries, rows, smem) = if long { (many, LONG_SCAN_WARPS * 8, smem) } else { (few, SCAN_WARPS * 4, 0) };
+        let entry = entries[is_narrow(params)];
         let blocks = params.heads * params.head_dim.div_ceil(rows);
         // Where every block can have an SM, none shares one: the end of the kernel before would crowd them together.
         let alone = long && blocks as usize * self.shape.sequences <= self.gpu.sm_count as usize;
@@ -262,12 +266,13 @@ impl Queue<'_> {
         self.launch(entry, Grid::new(blocks as usize, 1, 1).smem(kernel.smem_bytes() as usize), &params)
     }
 
-    /// Attention on tensor cores, where the chunks are long enough and the cache has 16 bits.
+    /// Attention on tensor cores, where the chunks are long enough and the cache is not f32.
     fn attention_tiles(&self, attention: &AttentionOp) -> Option<(Entry, Grid)> {
         let params = &attention.params;
         let [narrow, wide] = match attention.dtype {
             DType::F16 => [entry::ATTENTION_TILES_F16_64, entry::ATTENTION_TILES_F16_128],
             DType::Bf16 => [entry::ATTENTION_TILES_BF16_64, entry::ATTENTION_TILES_BF16_128],
+            DType::I8 => [entry::ATTENTION_TILES_I8_64, entry::ATTENTION_TILES_I8_128],
             _ => return None,
         };
         let smem = entry::attention_tiles_smem_bytes(params.head_dim);
@@ -289,6 +294,7 @@ impl Queue<'_> {
         let (append, one, four) = match attention.dtype {
             DType::F16 => (entry::ATTENTION_APPEND_F16, entry::ATTENTION_F16_1, entry::ATTENTION_F16_4),
             DType::Bf16 => (entry::ATTENTION_APPEND_BF16, entry::ATTENTION_BF16_1, entry::ATTENTION_BF16_4),
+            DType::I8 => (entry::ATTENTION_APPEND_I8, entry::ATTENTION_I8_1, entry::ATTENTION_I8_4),
             _ => (entry::ATTENTION_APPEND_F32, entry::ATTENTION_F32_1, entry::ATTENTION_F32_4),
         };
         if !decode {
@@ -302,6 +308,11 @@ impl Queue<'_> {
         let combine = self.per_row(Rows::Token, &params.emit, 1);
         self.launch(entry::ATTENTION_COMBINE, combine, &params)
     }
+}
+
+/// Index of the kernel: of an f32 state, or of one in fewer bits.
+fn is_narrow(scan: &SsmScanParams) -> usize {
+    usize::from(scan.state_dtype != DTYPE_F32)
 }
 
 /// Rows up to which reading the weights as they are stored is faster.

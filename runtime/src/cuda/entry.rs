@@ -88,12 +88,38 @@ entries! {
     /// Scan with states up to 256 wide, tokens staged in shared memory.
     SCAN_LONG_256 = "ssm_scan_long_256", LONG_SCAN_THREADS, 1;
 
+    // The same of a state that is kept in fewer than 32 bits.
+    /// A narrow state, up to 32 wide.
+    SCAN_32_NARROW = "ssm_scan_32_narrow", SCAN_THREADS, 1;
+    /// A narrow state, up to 64 wide.
+    SCAN_64_NARROW = "ssm_scan_64_narrow", SCAN_THREADS, 1;
+    /// A narrow state, up to 128 wide.
+    SCAN_128_NARROW = "ssm_scan_128_narrow", SCAN_THREADS, 1;
+    /// A narrow state, up to 256 wide.
+    SCAN_256_NARROW = "ssm_scan_256_narrow", SCAN_THREADS, 1;
+    /// A narrow state, up to 32 wide.
+    SCAN_STEP_32_NARROW = "ssm_scan_step_32_narrow", SCAN_THREADS, 1;
+    /// A narrow state, up to 64 wide.
+    SCAN_STEP_64_NARROW = "ssm_scan_step_64_narrow", SCAN_THREADS, 1;
+    /// A narrow state, up to 128 wide.
+    SCAN_STEP_128_NARROW = "ssm_scan_step_128_narrow", SCAN_THREADS, 1;
+    /// A narrow state, up to 256 wide.
+    SCAN_STEP_256_NARROW = "ssm_scan_step_256_narrow", SCAN_THREADS, 1;
+    /// A narrow state, up to 64 wide.
+    SCAN_LONG_64_NARROW = "ssm_scan_long_64_narrow", LONG_SCAN_THREADS, 1;
+    /// A narrow state, up to 128 wide.
+    SCAN_LONG_128_NARROW = "ssm_scan_long_128_narrow", LONG_SCAN_THREADS, 1;
+    /// A narrow state, up to 256 wide.
+    SCAN_LONG_256_NARROW = "ssm_scan_long_256_narrow", LONG_SCAN_THREADS, 1;
+
     /// Keys and values of several rows a sequence into an f32 cache.
     ATTENTION_APPEND_F32 = "attention_append_f32", 256, 1;
     /// The same, f16.
     ATTENTION_APPEND_F16 = "attention_append_f16", 256, 1;
     /// The same, bf16.
     ATTENTION_APPEND_BF16 = "attention_append_bf16", 256, 1;
+    /// The same, i8.
+    ATTENTION_APPEND_I8 = "attention_append_i8", 256, 1;
     /// Attention over a part of an f32 cache, one query head at a time.
     ATTENTION_F32_1 = "attention_f32_1", 128, 1;
     /// Four query heads at a time.
@@ -106,6 +132,10 @@ entries! {
     ATTENTION_BF16_1 = "attention_bf16_1", 128, 1;
     /// Four heads.
     ATTENTION_BF16_4 = "attention_bf16_4", 128, 1;
+    /// The same of an i8 cache, one head.
+    ATTENTION_I8_1 = "attention_i8_1", 128, 1;
+    /// Four heads.
+    ATTENTION_I8_4 = "attention_i8_4", 128, 1;
     /// Attention of many tokens on tensor cores, an f16 cache, head_dim up to 64.
     ATTENTION_TILES_F16_64 = "attention_tiles_f16_64", 128, 2;
     /// head_dim up to 128.
@@ -114,6 +144,10 @@ entries! {
     ATTENTION_TILES_BF16_64 = "attention_tiles_bf16_64", 128, 2;
     /// head_dim up to 128.
     ATTENTION_TILES_BF16_128 = "attention_tiles_bf16_128", 128, 2;
+    /// An i8 cache, head_dim up to 64.
+    ATTENTION_TILES_I8_64 = "attention_tiles_i8_64", 128, 2;
+    /// head_dim up to 128.
+    ATTENTION_TILES_I8_128 = "attention_tiles_i8_128", 128, 2;
     /// Parts of the context to one vector a row, and emit.
     ATTENTION_COMBINE = "attention_combine", 512, 1;
 
@@ -272,10 +306,10 @@ pub const ATTENTION_TILE: u32 = 64;
 /// Keys of a stage of it.
 const ATTENTION_STAGE_KEYS: u32 = 32;
 
-/// Its shared memory: two stages of keys and of values, and halves of the queries.
+/// Its shared memory: two stages of keys and of values with their scales, and halves of the queries.
 pub const fn attention_tiles_smem_bytes(head_dim: u32) -> u32 {
     let columns = if head_dim <= 64 { 64 } else { 128 };
-    2 * 2 * ATTENTION_STAGE_KEYS * columns * 2 + ATTENTION_TILE * columns * 2
+    2 * 2 * ATTENTION_STAGE_KEYS * (columns * 2 + 4) + ATTENTION_TILE * columns * 2
 }
 
 /// Shared memory of a GEMM.

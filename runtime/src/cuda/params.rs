@@ -55,6 +55,8 @@ device_constants! {
     DTYPE_F16 = 1;
     /// `DType::Bf16`.
     DTYPE_BF16 = 2;
+    /// `DType::I8`, with scales.
+    DTYPE_I8 = 3;
 
     /// f32 weights.
     FORMAT_F32 = 0;
@@ -426,6 +428,10 @@ device_structs! {
         dt_min: f32 = "float dt_min",
         /// Upper clamp of dt.
         dt_max: f32 = "float dt_max",
+        /// `DTYPE_*` that the state is kept in.
+        state_dtype: u32 = "unsigned int state_dtype",
+        /// Id of the state in the plan: random bits depend on it.
+        state_seed: u32 = "unsigned int state_seed",
     }
 
     /// `Kernel::RmsNorm` and the `Kernel::Linear` that takes its result.

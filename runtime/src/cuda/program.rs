@@ -4,9 +4,9 @@ use super::batch::Batch;
 use super::buffers::Buffers;
 use super::driver::{Gpu, Memory};
 use super::params::{
-    AddParams, AttentionParams, Conv1dParams, DequantizeParams, EMIT_FLOAT, EMIT_I8, EMIT_U8, EPILOGUE_ACCUMULATE,
-    EPILOGUE_ACCUMULATOR, EPILOGUE_RELU2, EPILOGUE_STORE, EmbedParams, Emit, GatedNormParams, MapParams, RmsNormParams,
-    SelectParams, SsmScanParams,
+    AddParams, AttentionParams, Conv1dParams, DTYPE_BF16, DTYPE_F16, DTYPE_F32, DTYPE_I8, DequantizeParams, EMIT_FLOAT,
+    EMIT_I8, EMIT_U8, EPILOGUE_ACCUMULATE, EPILOGUE_ACCUMULATOR, EPILOGUE_RELU2, EPILOGUE_STORE, EmbedParams, Emit,
+    GatedNormParams, MapParams, RmsNormParams, SelectParams, SsmScanParams,
 };
 use super::slots::{Place, Slots};
 use super::tensors::Tensors;
@@ -243,13 +243,22 @@ impl Resolver<'_> {
     }
 
     fn fixed(&self, state: StateId, origin: &str) -> Result<u64, DeviceError> {
-        if self.plan.state(state).dtype != DType::F32 {
-            return Err(unsupported(origin, "windows and scan states are f32 on the GPU"));
-        }
         match self.slots.place(state) {
             Place::Fixed { offset, .. } => Ok(offset as u64),
             Place::Cache { .. } => Err(unsupported(origin, "a cache is no window or scan state")),
         }
+    }
+
+    fn state_dtype(&self, state: StateId, origin: &str) -> Result<u32, DeviceError> {
+        Ok(match self.plan.state(state).dtype {
+            DType::F32 => DTYPE_F32,
+            DType::F16 => DTYPE_F16,
+            DType::Bf16 => DTYPE_BF16,
+            DType::I8 => DTYPE_I8,
+            DType::U8 | DType::I32 => {
+                return Err(unsupported(origin, "scan states are f32, f16, bf16 or i8 on the GPU"));
+            }
+        })
     }
 
     fn conv(
@@ -260,6 +269,9 @@ impl Resolver<'_> {
         out: u64,
         origin: &str,
     ) -> Result<Conv1dParams, DeviceError> {
+        if self.plan.state(state).dtype != DType::F32 {
+            return Err(unsupported(origin, "windows are f32 on the GPU"));
+        }
         if weights.kernel > super::params::CONV_MAX_TAPS as usize || weights.kernel == 0 {
             return Err(unsupported(origin, "convolutions have 1 to 8 taps on the GPU"));
         }
@@ -299,6 +311,8 @@ impl Resolver<'_> {
             out,
             batch: self.batch.params(),
             state_offset: self.fixed(state, origin)?,
+            state_dtype: self.state_dtype(state, origin)?,
+            state_seed: state.0,
             heads: shape.heads as u32,
             head_dim: shape.head_dim as u32,
             groups: shape.groups as u32,
@@ -329,8 +343,8 @@ impl Resolver<'_> {
             return Err(unsupported(origin, "head_dim is a multiple of 8 up to 256 on the GPU"));
         }
         let dtype = self.plan.state(*state).dtype;
-        if !matches!(dtype, DType::F32 | DType::F16 | DType::Bf16) {
-            return Err(unsupported(origin, "caches are f32, f16 or bf16 on the GPU"));
+        if !matches!(dtype, DType::F32 | DType::F16 | DType::Bf16 | DType::I8) {
+            return Err(unsupported(origin, "caches are f32, f16, bf16 or i8 on the GPU"));
         }
         let Place::Cache { offset, .. } = self.slots.place(*state) else {
             return Err(unsupported(origin, "attention needs a cache"));

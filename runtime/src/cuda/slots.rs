@@ -13,8 +13,15 @@ use crate::plan::{Plan, StateId, StateKind};
 pub(super) enum Place {
     /// Bytes from the start of the fixed states, and its size.
     Fixed { offset: usize, bytes: usize },
-    /// Bytes a token of the caches of earlier layers, and of its own keys (and as many for its values).
-    Cache { offset: usize, bytes: usize },
+    /// Bytes a token of the caches of earlier layers, of its own keys, and of their scales; and as many for its values.
+    Cache { offset: usize, data: usize, scales: usize },
+}
+
+/// Where the parts of a cache begin, and their size, in bytes a token: keys, their scales, values, their scales.
+fn columns(offset: usize, data: usize, scales: usize) -> impl Iterator<Item = (usize, usize)> {
+    let values = offset + data + scales;
+    let parts = [(offset, data), (offset + data, scales), (values, data), (values + data, scales)];
+    parts.into_iter().filter(|(_, bytes)| *bytes > 0)
 }
 
 struct Slot {
@@ -42,14 +49,15 @@ impl Slots {
         let (mut fixed_bytes, mut token_bytes) = (0, 0);
         let mut places = Vec::new();
         for state in &plan.states {
-            let bytes = state.shape.iter().product::<usize>() * state.dtype.bytes();
+            let bytes = state.bytes();
             match state.kind {
                 StateKind::Conv | StateKind::Ssm => {
                     places.push(Place::Fixed { offset: fixed_bytes, bytes });
                     fixed_bytes += bytes.next_multiple_of(ALIGN);
                 }
                 StateKind::Kv => {
-                    places.push(Place::Cache { offset: token_bytes, bytes });
+                    let data = state.elements() * state.dtype.bytes();
+                    places.push(Place::Cache { offset: token_bytes, data, scales: bytes - data });
                     token_bytes += 2 * bytes;
                 }
             }
@@ -150,9 +158,9 @@ impl Slots {
             return Ok(());
         }
         for place in &self.places {
-            let Place::Cache { offset, bytes } = *place else { continue };
-            for half in [offset, offset + bytes] {
-                let (source, target) = (from.0 + (half * from.1) as u64, to.0 + (half * to.1) as u64);
+            let Place::Cache { offset, data, scales } = *place else { continue };
+            for (column, bytes) in columns(offset, data, scales) {
+                let (source, target) = (from.0 + (column * from.1) as u64, to.0 + (column * to.1) as u64);
                 stream.copy(target, source, bytes * tokens)?;
             }
         }
@@ -246,9 +254,9 @@ impl Slots {
         let place = place.ok_or_else(|| DeviceError::Misuse { problem: "the plan has no such state".to_owned() })?;
         Ok(match place {
             Place::Fixed { offset, bytes } => vec![(slot.fixed.address() + offset as u64, bytes)],
-            Place::Cache { offset, bytes } => [offset, offset + bytes]
-                .map(|half| (slot.cache.address() + (half * slot.capacity) as u64, bytes * slot.position))
-                .to_vec(),
+            Place::Cache { offset, data, scales } => columns(offset, data, scales)
+                .map(|(column, bytes)| (slot.cache.address() + (column * slot.capacity) as u64, bytes * slot.position))
+                .collect(),
         })
     }
 }

@@ -11,9 +11,13 @@
 //! - Both devices may err by this, in opposite directions.
 //!
 //! Sums of integers are exact, whatever the order.
+//!
+//! A scan state in fewer bits is rounded stochastically with the same random bits on both devices: two floats that differ by d
+//! of the distance of two neighbors become different ones with probability d. That distance is at least 2^-11 (f16) or 2^-8
+//! (bf16) of the value, and 1/127 of the row's largest (i8); the error is taken to be relative to the value, as above.
 
 use super::LaunchDifference;
-use crate::plan::{Activation, BufferId, Emit, Kernel, Plan, Rows, Segment, SsmShape, WeightFormat};
+use crate::plan::{Activation, BufferId, DType, Emit, Kernel, Plan, Rows, Segment, SsmShape, WeightFormat};
 
 /// Half a unit in the last place of 1.
 const U: f64 = 1.0 / (1u64 << 24) as f64;
@@ -35,6 +39,8 @@ pub struct Bound {
     pub relative: f64,
     /// Share of 8-bit values that may be one apart.
     pub quantized_share: f64,
+    /// Share of the values of a scan state in fewer than 32 bits that may be another neighbor.
+    pub state_share: f64,
 }
 
 /// Rows of a step.
@@ -52,17 +58,20 @@ pub struct StepRows {
 
 impl Bound {
     /// Not a bit.
-    pub const EXACT: Bound = Bound { relative: 0.0, quantized_share: 0.0 };
+    pub const EXACT: Bound = Bound { relative: 0.0, quantized_share: 0.0, state_share: 0.0 };
 
     /// i32 sums are equal to the bit, 8-bit values at most one apart, where a float lies between two of them.
     pub fn admits(&self, difference: &LaunchDifference) -> bool {
-        difference.passes(self.quantized_share, self.relative)
+        difference.passes(self)
     }
 
     /// Of a launch of this plan in a step of these rows.
     pub fn of(plan: &Plan, kernel: &Kernel, rows: StepRows) -> Bound {
         let (roundings, emit) = roundings(plan, kernel, rows);
-        let Some(emit) = emit else { return Bound { relative: 2.0 * U * roundings, quantized_share: 0.0 } };
+        let state_share = state_share(plan, kernel, rows);
+        let Some(emit) = emit else {
+            return Bound { relative: 2.0 * U * roundings, quantized_share: 0.0, state_share };
+        };
         let rotation =
             emit.hadamard_block.map_or(0.0, |block| (f64::from(block.ilog2()) + 1.0) * (block as f64).sqrt());
         // Largest value, quotient and product of the scale.
@@ -71,9 +80,9 @@ impl Bound {
             Activation::Float { .. } => 0.0,
             // Nothing is added before the rounding: the same floats, the same integers.
             Activation::Quantized { .. } if is_pointwise(kernel) => 0.0,
-            Activation::Quantized { data, .. } => share(relative, values(plan, data, rows)),
+            Activation::Quantized { data, .. } => share(127.0 * relative, values(plan, data, rows)),
         };
-        Bound { relative, quantized_share }
+        Bound { relative, quantized_share, state_share }
     }
 }
 
@@ -86,11 +95,28 @@ fn values(plan: &Plan, id: BufferId, rows: StepRows) -> usize {
     buffer.cols * if buffer.rows == Rows::Token { rows.tokens } else { rows.outputs }
 }
 
+/// Of a launch that moves a scan state on.
+fn state_share(plan: &Plan, kernel: &Kernel, rows: StepRows) -> f64 {
+    let (state, before) = match kernel {
+        Kernel::SsmScan { state, .. } => (plan.state(*state), 0.0),
+        // What is added is a product of two convolved factors.
+        Kernel::Mixer { ssm_state, conv: weights, .. } => (plan.state(*ssm_state), 2.0 * conv(weights.kernel)),
+        _ => return 0.0,
+    };
+    let steps = match state.dtype {
+        DType::I8 => 127.0,
+        DType::F16 => 2f64.powi(11),
+        DType::Bf16 => 2f64.powi(8),
+        _ => return 0.0,
+    };
+    share(2.0 * U * (moved(rows.longest) + before) * steps, state.elements())
+}
+
 /// Two floats that differ by d of the distance of two integers have a half between them with probability d. Of few values,
 /// more than that share may: four standard deviations and three values are allowed.
-fn share(relative: f64, values: usize) -> f64 {
+fn share(probability: f64, values: usize) -> f64 {
     let values = values.max(1) as f64;
-    let expected = (127.0 * relative).min(MOST_SHARE) * values;
+    let expected = probability.min(MOST_SHARE) * values;
     (expected + 4.0 * expected.sqrt() + 3.0) / values
 }
 
@@ -118,17 +144,23 @@ fn conv(taps: usize) -> f64 {
 }
 
 /// States decay: a term is rounded in each step, by the decay and by the sum.
+fn moved(longest: usize) -> f64 {
+    (2.0 * chain(longest as f64) + EXPONENTIAL) * 2.0
+}
+
 fn scan(shape: &SsmShape, longest: usize) -> f64 {
-    (2.0 * chain(longest as f64) + EXPONENTIAL) * 2.0 + dot(shape.state_size)
+    moved(longest) + dot(shape.state_size)
 }
 
 fn gated(group_size: usize) -> f64 {
     norm(group_size) + EXPONENTIAL
 }
 
-fn attention(head_dim: usize, context: usize) -> f64 {
-    let scores = sum(head_dim) * SCORE + EXPONENTIAL;
-    (scores + chain(context as f64) + JOIN) * (context as f64).sqrt()
+/// Keys and values of 8 bits are multiplied by their scales before the sum on one device and after it on the other.
+fn attention(head_dim: usize, context: usize, dtype: DType) -> f64 {
+    let scaled = if dtype == DType::I8 { 1.0 } else { 0.0 };
+    let scores = (sum(head_dim) + scaled) * SCORE + EXPONENTIAL;
+    (scores + scaled + chain(context as f64) + JOIN) * (context as f64).sqrt()
 }
 
 fn segment(segment: &Segment, in_features: usize) -> f64 {
@@ -165,14 +197,15 @@ fn roundings<'k>(plan: &Plan, kernel: &'k Kernel, rows: StepRows) -> (f64, Optio
             let before = 3.0 * conv(weights.kernel) + scan(shape, rows.longest);
             (before + gated(*group_size), Some(emit))
         }
-        Kernel::Attention { head_dim, emit, .. } => (attention(*head_dim, rows.context), Some(emit)),
+        Kernel::Attention { head_dim, state, emit, .. } => {
+            (attention(*head_dim, rows.context, plan.state(*state).dtype), Some(emit))
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::DType;
     use crate::synthetic::{Layout, Shape, model};
 
     const ROWS: StepRows = StepRows { tokens: 8, outputs: 1, longest: 8, context: 8 };
@@ -198,6 +231,19 @@ mod tests {
     }
 
     #[test]
+    fn states_in_fewer_bits_may_be_other_neighbors_and_f32_states_may_not() {
+        let state_share = |ssm_dtype| {
+            let layout = Layout { ssm_dtype, fused_mixer: true, ..Layout::of(WeightFormat::W8) };
+            let (plan, _) = model(&Shape::mini(), &layout, 1);
+            let shares = plan.launches.iter().map(|launch| Bound::of(&plan, &launch.kernel, ROWS).state_share);
+            shares.fold(0.0, f64::max)
+        };
+        assert_eq!(state_share(DType::F32), 0.0);
+        let [f16, bf16, int8] = [DType::F16, DType::Bf16, DType::I8].map(state_share);
+        assert!(0.0 < int8 && int8 < bf16 && bf16 < f16 && f16 < 0.03, "{int8} {bf16} {f16}");
+    }
+
+    #[test]
     fn moving_rows_changes_nothing() {
         assert_eq!(largest(&bounds(WeightFormat::W8), "select_outputs"), 0.0);
     }
@@ -211,7 +257,7 @@ mod tests {
 
     #[test]
     fn few_of_many_values_may_round_the_other_way() {
-        assert!(share(1e-5, 1_000_000) < 2e-3);
+        assert!(share(127e-5, 1_000_000) < 2e-3);
         assert!(share(1.0, 1_000_000) < 0.021);
         assert!((share(0.0, 100) - 0.03).abs() < 1e-12);
     }

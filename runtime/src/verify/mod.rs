@@ -3,6 +3,7 @@
 mod bound;
 pub mod cli;
 mod greedy;
+mod kept;
 mod suite;
 mod text;
 
@@ -12,6 +13,7 @@ pub use suite::{GREEDY_PROMPT, LaunchReport, Options, Report, StepReport, verify
 
 use crate::device::{DeviceError, LaunchByLaunch, SequenceChunk};
 use crate::plan::{Buffer, BufferId, DType, Kernel, StateId, StateKind};
+use kept::Kept;
 
 /// How far two devices are apart after one launch, over all buffers and fixed states.
 #[derive(Clone, Debug)]
@@ -28,17 +30,21 @@ pub struct LaunchDifference {
     pub quantized: u64,
     /// Share of 8-bit values that differ.
     pub quantized_share: f64,
-    /// Largest difference of f32 values over the largest value of the same buffer or state. NaN never passes.
+    /// Share of the values of a scan state in fewer than 32 bits that differ.
+    pub state_share: f64,
+    /// Largest difference of floats over the largest value of the same buffer or state; in a state in fewer bits, of what
+    /// is more than one step. NaN never passes.
     pub relative: f64,
 }
 
 impl LaunchDifference {
-    /// Integers equal, 8-bit values at most one apart in at most this share, floats within this bound.
-    pub fn passes(&self, quantized_share: f64, relative: f64) -> bool {
+    /// Integers equal, 8-bit values at most one apart in at most the share of the bound, floats within it.
+    pub fn passes(&self, bound: &Bound) -> bool {
         self.accumulators == 0
             && self.quantized <= 1
-            && self.quantized_share <= quantized_share
-            && self.relative <= relative
+            && self.quantized_share <= bound.quantized_share
+            && self.state_share <= bound.state_share
+            && self.relative <= bound.relative
     }
 }
 
@@ -86,6 +92,7 @@ pub fn verify_step(
             accumulators: 0,
             quantized: 0,
             quantized_share: 0.0,
+            state_share: 0.0,
             relative: 0.0,
         };
         for (id, buffer) in buffer_ids(&plan.buffers).zip(&plan.buffers) {
@@ -116,7 +123,12 @@ fn compare_state(
     }
     for chunk in batch {
         let expected = reference.read_state(chunk.slot, id)?.into_owned();
-        difference.take(state.dtype, &expected, &device.read_state(chunk.slot, id)?);
+        let found = device.read_state(chunk.slot, id)?;
+        match state.dtype {
+            DType::F32 => difference.take(state.dtype, &expected, &found),
+            _ => difference.take_state(&Kept::of(&state, &expected), &Kept::of(&state, &found)),
+        }
+        drop(found);
         device.write_state(chunk.slot, id, &expected)?;
     }
     Ok(())
@@ -154,6 +166,22 @@ impl LaunchDifference {
             DType::U8 => self.take_bytes(expected, found, i32::from),
             DType::F16 | DType::Bf16 => {}
         }
+    }
+
+    /// Floats that differ a little may be rounded to two neighbors.
+    fn take_state(&mut self, expected: &Kept, found: &Kept) {
+        let largest = expected.values.iter().fold(0.0f64, |most, value| most.max(value.abs()));
+        let (mut count, mut beyond) = (0u64, 0.0f64);
+        for (index, (a, b)) in expected.values.iter().zip(&found.values).enumerate() {
+            let apart = (a - b).abs();
+            // The scale of a row may be a rounding off: values that have one integer are not counted.
+            count += u64::from(expected.steps_of(index) != found.steps_of(index));
+            let more = apart - expected.step(index).max(found.step(index));
+            beyond = if more > beyond || more.is_nan() { more } else { beyond };
+        }
+        let relative = if beyond == 0.0 { 0.0 } else { beyond / largest.max(f64::MIN_POSITIVE) };
+        self.relative = if relative > self.relative || relative.is_nan() { relative } else { self.relative };
+        self.state_share = self.state_share.max(count as f64 / expected.values.len().max(1) as f64);
     }
 
     fn take_bytes(&mut self, expected: &[u8], found: &[u8], value: impl Fn(u8) -> i32) {
@@ -197,12 +225,26 @@ mod tests {
     use super::*;
     use crate::cpu;
     use crate::device::{Device, Outputs, SlotId};
-    use crate::plan::WeightFormat;
+    use crate::plan::{State, WeightFormat};
     use crate::synthetic::{Layout, Shape, model};
+
+    fn nothing() -> LaunchDifference {
+        LaunchDifference {
+            launch: 0,
+            kernel: "add",
+            origin: String::new(),
+            accumulators: 0,
+            quantized: 0,
+            quantized_share: 0.0,
+            state_share: 0.0,
+            relative: 0.0,
+        }
+    }
 
     #[test]
     fn a_device_agrees_with_itself_to_the_bit() {
-        let (plan, store) = model(&Shape::tiny(), &Layout::of(WeightFormat::W8), 1);
+        let layout = Layout { ssm_dtype: DType::Bf16, kv_dtype: DType::I8, ..Layout::of(WeightFormat::W8) };
+        let (plan, store) = model(&Shape::tiny(), &layout, 1);
         let options = cpu::Options { threads: Some(1), ..Default::default() };
         let mut devices = [(); 2].map(|()| cpu::Device::new(&plan, &store, &options).unwrap());
         devices.iter_mut().for_each(|device| assert_eq!(device.create_slot().unwrap(), SlotId(0)));
@@ -210,25 +252,42 @@ mod tests {
         let batch = [SequenceChunk { slot: SlotId(0), tokens: &[1, 2, 3], outputs: Outputs::Last }];
         let differences = verify_step(reference, device, &batch).unwrap();
         assert_eq!(differences.len(), plan.launches.len());
-        assert!(differences.iter().all(|difference| difference.passes(0.0, 0.0)), "{differences:?}");
+        assert!(differences.iter().all(|difference| difference.passes(&Bound::EXACT)), "{differences:?}");
+    }
+
+    #[test]
+    fn a_state_in_fewer_bits_differs_by_shares_and_beyond_one_step() {
+        let of = |dtype, bytes: &[u8]| {
+            let state = State { name: String::new(), kind: StateKind::Ssm, dtype, shape: vec![1, 2, 2] };
+            Kept::of(&state, bytes)
+        };
+        let halves = |values: [f32; 4]| values.map(|v| half::bf16::from_f32(v).to_le_bytes()).concat();
+        let mut difference = nothing();
+        let expected = of(DType::Bf16, &halves([1.0, -2.0, 0.5, 4.0]));
+        difference.take_state(&expected, &of(DType::Bf16, &halves([1.0078125, -2.0, 0.5, 4.0])));
+        assert_eq!((difference.state_share, difference.relative), (0.25, 0.0));
+        difference.take_state(&expected, &of(DType::Bf16, &halves([1.5, -2.0, 0.5, 4.0])));
+        assert!((difference.relative - (0.5 - 1.0 / 128.0) / 4.0).abs() < 1e-12, "{difference:?}");
+        let integers = |q: [u8; 4], scale: f32| [&q[..], &1.0f32.to_le_bytes(), &scale.to_le_bytes()].concat();
+        let mut difference = nothing();
+        let expected = of(DType::I8, &integers([127, 3, 0, 127], 2.0));
+        difference.take_state(&expected, &of(DType::I8, &integers([127, 4, 0, 127], 2.0000002)));
+        assert_eq!((difference.state_share, difference.relative), (0.25, 0.0));
+        difference.take_state(&expected, &of(DType::I8, &integers([127, 3, 0, 127], f32::NAN)));
+        assert!(difference.relative.is_nan());
     }
 
     #[test]
     fn differences_are_seen_in_every_type() {
-        let mut difference = LaunchDifference {
-            launch: 0,
-            kernel: "add",
-            origin: String::new(),
-            accumulators: 0,
-            quantized: 0,
-            quantized_share: 0.0,
-            relative: 0.0,
-        };
+        let mut difference = nothing();
         difference.take(DType::I32, &5i32.to_le_bytes(), &(-2i32).to_le_bytes());
         difference.take(DType::I8, &[0xff, 0], &[1, 0]);
         difference.take(DType::F32, &2.0f32.to_le_bytes(), &1.0f32.to_le_bytes());
         assert_eq!((difference.accumulators, difference.quantized, difference.relative), (7, 2, 0.5));
         difference.take(DType::F32, &2.0f32.to_le_bytes(), &f32::NAN.to_le_bytes());
-        assert!(difference.relative.is_nan() && !difference.passes(1.0, 1.0));
+        assert!(
+            difference.relative.is_nan()
+                && !difference.passes(&Bound { relative: 1.0, quantized_share: 1.0, state_share: 1.0 })
+        );
     }
 }

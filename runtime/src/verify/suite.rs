@@ -47,6 +47,8 @@ pub struct LaunchReport {
     pub quantized: u64,
     /// Share of 8-bit values that differ.
     pub quantized_share: f64,
+    /// Share of the values of a scan state in fewer than 32 bits that differ.
+    pub state_share: f64,
     /// Largest difference of floats, over the largest value, in the step that came nearest to its bound.
     pub relative: f64,
     /// That step's bound.
@@ -154,6 +156,7 @@ fn start(index: usize, launch: &crate::plan::Launch) -> LaunchReport {
         accumulators: 0,
         quantized: 0,
         quantized_share: 0.0,
+        state_share: 0.0,
         relative: 0.0,
         bound: 0.0,
     }
@@ -257,6 +260,7 @@ impl LaunchReport {
         self.accumulators = self.accumulators.max(difference.accumulators);
         self.quantized = self.quantized.max(difference.quantized);
         self.quantized_share = self.quantized_share.max(difference.quantized_share);
+        self.state_share = self.state_share.max(difference.state_share);
         let nearer = difference.relative * self.bound >= self.relative * bound.relative;
         if nearer || difference.relative.is_nan() || self.steps == 1 {
             (self.relative, self.bound) = (difference.relative, bound.relative);

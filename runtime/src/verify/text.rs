@@ -37,6 +37,7 @@ fn worst(launches: &[&LaunchReport]) -> LaunchReport {
     worst.failed = launches.iter().map(|launch| launch.failed).sum();
     worst.accumulators = launches.iter().map(|launch| launch.accumulators).max().unwrap_or(0);
     worst.quantized = launches.iter().map(|launch| launch.quantized).max().unwrap_or(0);
+    worst.state_share = launches.iter().map(|launch| launch.state_share).fold(0.0, f64::max);
     worst.quantized_share = launches.iter().map(|launch| launch.quantized_share).fold(0.0, f64::max);
     worst
 }
@@ -52,7 +53,7 @@ fn row(launch: &LaunchReport, origin: String) -> Vec<String> {
         launch.steps.to_string(),
         launch.accumulators.to_string(),
         launch.quantized.to_string(),
-        format!("{:.6}", launch.quantized_share),
+        format!("{:.6}", launch.quantized_share.max(launch.state_share)),
         format!("{:.2e}", launch.relative),
         format!("{:.2e}", launch.bound),
         result,
