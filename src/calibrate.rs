@@ -28,6 +28,9 @@ pub struct Arguments {
     /// Which pieces.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Also measure the covariances that rotations of kind klt are made of.
+    #[arg(long)]
+    covariance: bool,
     /// The file to write.
     #[arg(short, long, value_name = "STATS.safetensors")]
     output: PathBuf,
@@ -39,7 +42,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     checkpoint.require_weights()?;
     let Arguments { text, samples, length, seed, .. } = arguments;
     let session = Session::open(&checkpoint, text.as_deref(), *samples, *length, *seed)?;
-    let statistics = session.statistics(&checkpoint)?;
+    let statistics = session.statistics(&checkpoint, arguments.covariance)?;
     statistics
         .save(&arguments.output)
         .map_err(|error| Failure::at(arguments.output.display(), format!("{error}\nhelp: {}", error.help())))?;

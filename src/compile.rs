@@ -84,7 +84,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     };
     out.write_all(described.as_bytes())?;
     planned.extra.extend(kernels);
-    let calibrated = options.statistics.as_deref().map(|statistics| Calibrated::new(&checkpoint, statistics));
+    let calibrated = calibrated(&checkpoint, &options)?;
     let source: &dyn TensorSource = calibrated.as_ref().map_or(&checkpoint, |calibrated| calibrated);
     let packed = match &session {
         Some(session) => {
@@ -111,6 +111,24 @@ fn check(arguments: &Arguments) -> Outcome {
     }
 }
 
+/// The checkpoint with what calibration adds to its tensors.
+fn calibrated<'a>(checkpoint: &'a Checkpoint, options: &PipelineOptions) -> Result<Option<Calibrated<'a>>, Failure> {
+    let rotation = options.recipe().rotation;
+    let follows_data = rotation.kind == Some(RotationKind::Klt);
+    match options.statistics.as_deref() {
+        Some(statistics) if follows_data => {
+            Ok(Some(Calibrated::new(checkpoint, statistics).with_klt(statistics, rotation.seed)?))
+        }
+        Some(statistics) => Ok(Some(Calibrated::new(checkpoint, statistics))),
+        None if follows_data => Err(Failure::Message(
+            "rotations of kind klt follow covariances that calibration measures\nhelp: do not switch calibration off, or \
+             choose --rotations hadamard"
+                .to_owned(),
+        )),
+        None => Ok(None),
+    }
+}
+
 /// Chooses precisions under the budget.
 fn choose(
     arguments: &Arguments,
@@ -126,7 +144,7 @@ fn choose(
                 .to_owned(),
         )
     })?;
-    let calibrated = options.statistics.as_deref().map(|statistics| Calibrated::new(checkpoint, statistics));
+    let calibrated = calibrated(checkpoint, options)?;
     let source: &dyn TensorSource = calibrated.as_ref().map_or(checkpoint, |calibrated| calibrated);
     let file_bytes = |recipe: &Recipe| {
         let options = PipelineOptions { phase: None, recipe: Some(recipe.clone()), ..options.clone() };
@@ -153,8 +171,9 @@ fn calibrate(
     if !arguments.recipe.chooses_rotations() {
         options.rotations = Some(RotationKind::Hadamard);
     }
-    if options.recipe().smooth.enabled != Some(false) {
-        options.statistics = Some(Arc::new(arguments.calibration.statistics(&session, checkpoint)?));
+    let follows_data = options.recipe().rotation.kind == Some(RotationKind::Klt);
+    if options.recipe().smooth.enabled != Some(false) || follows_data {
+        options.statistics = Some(Arc::new(arguments.calibration.statistics(&session, checkpoint, follows_data)?));
     }
     Ok(Some(session))
 }

@@ -60,6 +60,8 @@ enum Rotations {
     Hadamard,
     /// Hadamard matrices with random signs.
     RandomHadamard,
+    /// Eigenvectors of the covariance that calibration measures, then Hadamard: the residual stream, v and o_proj.
+    Klt,
 }
 
 impl RecipeArguments {
@@ -76,6 +78,7 @@ impl RecipeArguments {
             None | Some(Rotations::None) => None,
             Some(Rotations::Hadamard) => Some(RotationKind::Hadamard),
             Some(Rotations::RandomHadamard) => Some(RotationKind::RandomHadamard),
+            Some(Rotations::Klt) => Some(RotationKind::Klt),
         };
         let target = *Target::find(&self.target).unwrap_or(&TARGETS[0]);
         Ok(PipelineOptions {

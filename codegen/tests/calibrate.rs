@@ -1,7 +1,8 @@
 //! Calibration on the trained nano checkpoint, on a few tokens.
 
 use codegen::calibrate::{
-    CalibrateError, Models, Rounded, STEP_TOKENS, Settings, collect_statistics, round_weights, sequences,
+    CalibrateError, Models, Rounded, STEP_TOKENS, Settings, collect_covariances, collect_statistics, round_weights,
+    sequences,
 };
 use codegen::plan::{Compiled, plan_of};
 use codegen::weights::{Evaluator, dequantize};
@@ -111,6 +112,31 @@ fn measures_the_input_of_every_linear_under_the_name_of_its_tensor() {
         let in_bounds = input.absmax.iter().zip(&input.mean_square).all(|(max, square)| *square <= max * max * 1.001);
         assert!(in_bounds, "{}", weight.name);
     }
+}
+
+#[test]
+fn measures_a_covariance_for_every_rotation_that_can_follow_it() {
+    let checkpoint = nano();
+    let options = PipelineOptions { phase: Some(Phase::Reference), ..PipelineOptions::default() };
+    let compiled = compiled(&checkpoint, pipeline(&options));
+    let tokens = tokens();
+    let windows = sequences(&tokens, 4, 64, 0).unwrap();
+    let measure = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| collect_covariances(&compiled, &checkpoint, &windows, &mut |_, _| ()).unwrap())
+    };
+    let found = measure(1);
+    assert!(found == measure(3), "it depends on the number of threads");
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["layers.3.v", "layers.8.v", "residual"]);
+    let residual = &found["residual"];
+    let n = compiled.plan.model.hidden_size;
+    assert_eq!(residual.len(), n * n);
+    let trace: f32 = (0..n).map(|i| residual[i * n + i]).sum();
+    assert!(
+        (trace / n as f32 - 1.0).abs() < 1e-4,
+        "vectors of mean square 1 have the mean square {}",
+        trace / n as f32
+    );
 }
 
 #[test]

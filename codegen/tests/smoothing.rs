@@ -16,7 +16,7 @@ use ir::module::{ops, type_of};
 use ir::ops::Op;
 use ir::statistics::{InputStatistics, Statistics};
 use ir::types::NemoType;
-use ir::weights::WeightExpr;
+use ir::weights::{RotationKind, WeightExpr};
 use passes::recipe::{Rotations, Smoothing};
 use passes::{PipelineOptions, Recipe, pipeline};
 use proptest::prelude::*;
@@ -63,7 +63,19 @@ fn model(pattern: &'static str) -> impl Strategy<Value = Model> {
 fn statistics(module: &Module<'_>, seed: u64) -> Statistics {
     let mut random = Pcg64Mcg::seed_from_u64(seed);
     let mut inputs = BTreeMap::new();
+    let mut covariances = BTreeMap::new();
     for op in ops(module).unwrap() {
+        match op {
+            Op::Embed(embed) => {
+                let NemoType::Act(act) = type_of(embed.y()) else { panic!("the embedding gives no activation") };
+                covariances.insert("residual".to_owned(), covariance(&mut random, act.cols));
+            }
+            Op::Attention(attention) => {
+                let name = attention.name().replace(".mixer", ".v");
+                covariances.insert(name, covariance(&mut random, attention.head_dim() as usize));
+            }
+            _ => {}
+        }
         let Op::Linear(linear) = op else { continue };
         let NemoType::Weight(weight) = type_of(linear.weight()) else { panic!("{} has no weight", linear.name()) };
         let expr = WeightExpr::of(linear.weight()).unwrap();
@@ -72,7 +84,17 @@ fn statistics(module: &Module<'_>, seed: u64) -> Statistics {
         let mean_square = absmax.iter().map(|value| value * value / 9.0).collect();
         inputs.insert(expr.tensor_name().to_owned(), InputStatistics { absmax, mean_square });
     }
-    Statistics { model: String::new(), samples: 1, length: 512, seed, text: String::new(), inputs }
+    Statistics { model: String::new(), samples: 1, length: 512, seed, text: String::new(), inputs, covariances }
+}
+
+/// Of a few random vectors: most eigenvalues are 0.
+fn covariance(random: &mut Pcg64Mcg, size: usize) -> Vec<f32> {
+    let mut sum = vec![0.0; size * size];
+    for _ in 0..5 {
+        let x: Vec<f32> = (0..size).map(|_| random.random_range(-1.0_f32..1.0)).collect();
+        sum.iter_mut().enumerate().for_each(|(at, sum)| *sum += x[at / size] * x[at % size]);
+    }
+    sum
 }
 
 fn compiled(checkpoint: &Checkpoint, recipe: &Recipe, statistics: Option<&Arc<Statistics>>) -> Compiled {
@@ -86,7 +108,8 @@ fn compiled(checkpoint: &Checkpoint, recipe: &Recipe, statistics: Option<&Arc<St
 }
 
 fn run(compiled: &Compiled, checkpoint: &Checkpoint, statistics: &Statistics) -> Vec<f32> {
-    let artifact = artifact(compiled, &Calibrated::new(checkpoint, statistics));
+    let source = Calibrated::new(checkpoint, statistics).with_klt(statistics, 3).unwrap();
+    let artifact = artifact(compiled, &source);
     logits(&mut device(&artifact), &TOKENS, Some(7)).unwrap()
 }
 
@@ -146,8 +169,8 @@ fn synthetic(model: &Model, folder: &Path) -> Checkpoint {
 }
 
 /// Everything that can be rotated offline and online.
-fn rotations() -> Rotations {
-    Rotations { kind: Some(ir::weights::RotationKind::RandomHadamard), ..Rotations::default() }
+fn rotations(kind: RotationKind) -> Rotations {
+    Rotations { kind: Some(kind), ..Rotations::default() }
 }
 
 #[test]
@@ -179,5 +202,11 @@ fn all_folds_at_once_keep_the_function() {
 
 #[test]
 fn smoothing_and_rotating_keep_the_function() {
-    keeps_the_function("M-*-", r"\.(down_proj|o_proj|out_proj)$", &rotations(), 4 + 2 + 2);
+    let rotations = rotations(RotationKind::RandomHadamard);
+    keeps_the_function("M-*-", r"\.(down_proj|o_proj|out_proj)$", &rotations, 4 + 2 + 2);
+}
+
+#[test]
+fn smoothing_and_rotating_by_covariances_keep_the_function() {
+    keeps_the_function("M-*-", r"\.(down_proj|o_proj|out_proj)$", &rotations(RotationKind::Klt), 4 + 2 + 2);
 }

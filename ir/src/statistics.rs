@@ -2,12 +2,17 @@
 //!
 //! The float model ran on text, in the checkpoint's own basis; for each linear the file has `NAME.absmax` and
 //! `NAME.mean_square`, f32, a number per input channel, where `NAME` is the tensor that the linear's weight is (a part
-//! of). What the numbers were measured on is in the metadata. Wrong or foreign statistics are refused, never used.
+//! of). Where rotations are to follow the data it also has `NAME.covariance`, `[n, n]`, where `NAME` is the rotation, for
+//! example `residual`. What the numbers were measured on is in the metadata. Wrong or foreign statistics are refused, never used.
+
+mod error;
+
+pub use error::StatisticsError;
 
 use safetensors::{Dtype, SafeTensors};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The format's version, under the metadata key [`VERSION_KEY`].
 const VERSION: &str = "1";
@@ -15,6 +20,7 @@ const VERSION: &str = "1";
 const VERSION_KEY: &str = "nemoc.statistics";
 const ABSMAX: &str = ".absmax";
 const MEAN_SQUARE: &str = ".mean_square";
+const COVARIANCE: &str = ".covariance";
 
 /// The largest value of a channel over fewer tokens says little about the next token.
 pub const MIN_TOKENS: u64 = 128;
@@ -48,126 +54,8 @@ pub struct Statistics {
     pub text: String,
     /// By the name of the tensor that holds the linear's weight.
     pub inputs: BTreeMap<String, InputStatistics>,
-}
-
-/// Statistics that cannot be written, read or used.
-#[derive(Debug, thiserror::Error)]
-pub enum StatisticsError {
-    /// The file system refuses.
-    #[error("cannot {action} the statistics {}: {source}", .path.display())]
-    Io {
-        /// `read` or `write`.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Not a safetensors file, or a damaged one.
-    #[error("{}: no readable safetensors file: {message}", .path.display())]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        message: String,
-    },
-    /// A metadata entry that is missing or says something impossible.
-    #[error("{}: the metadata says {key} = {}, expected {expected}", .path.display(), .found.as_deref().unwrap_or("nothing"))]
-    Metadata {
-        /// The file.
-        path: PathBuf,
-        /// The key.
-        key: &'static str,
-        /// Its value, if it is there.
-        found: Option<String>,
-        /// What it should be.
-        expected: &'static str,
-    },
-    /// A tensor that should not be there, is missing, or has a wrong type or shape.
-    #[error("{}: tensor {tensor}: {problem}", .path.display())]
-    Tensor {
-        /// The file.
-        path: PathBuf,
-        /// The tensor.
-        tensor: String,
-        /// Expected and found.
-        problem: String,
-    },
-    /// A value that no measurement gives.
-    #[error(
-        "the statistics of {input} have {what} {value} in channel {channel}, expected a finite number of 0 or more"
-    )]
-    Value {
-        /// The linear's tensor.
-        input: String,
-        /// `absmax` or `mean_square`.
-        what: &'static str,
-        /// Which channel.
-        channel: usize,
-        /// The value.
-        value: f32,
-    },
-    /// The two vectors of an input differ in length.
-    #[error("the statistics of {input} have {absmax} values of absmax and {mean_square} of mean_square")]
-    Lengths {
-        /// The linear's tensor.
-        input: String,
-        /// Length of the one.
-        absmax: usize,
-        /// Length of the other.
-        mean_square: usize,
-    },
-    /// Measured on another model.
-    #[error("the statistics are of the model {found}, expected {expected}")]
-    Foreign {
-        /// The digest in the statistics.
-        found: String,
-        /// The digest of the model they are to be used for.
-        expected: String,
-    },
-    /// Measured on too little text.
-    #[error(
-        "the statistics come from {samples} windows of {length} tokens, expected at least {MIN_TOKENS} tokens in all"
-    )]
-    TooFew {
-        /// Windows.
-        samples: u64,
-        /// Tokens of each.
-        length: u64,
-    },
-    /// Nothing was measured for a tensor that is needed, or for another number of channels.
-    #[error("the statistics of {input} are for {found} channels, expected {expected}")]
-    Channels {
-        /// The linear's tensor.
-        input: String,
-        /// Channels measured; 0 when the tensor is not in the statistics.
-        found: usize,
-        /// Channels of the linear.
-        expected: usize,
-    },
-}
-
-impl StatisticsError {
-    /// What to do.
-    pub fn help(&self) -> &'static str {
-        match self {
-            StatisticsError::Io { .. } => "check the path and its permissions",
-            StatisticsError::Format { .. } => {
-                "the file is damaged or is no safetensors file; run nemoc calibrate again"
-            }
-            StatisticsError::Metadata { .. } | StatisticsError::Tensor { .. } => {
-                "is this a file that nemoc calibrate of this version wrote?"
-            }
-            StatisticsError::Value { .. } => {
-                "the model overflowed on the calibration text, or the file is damaged; try other text"
-            }
-            StatisticsError::Lengths { .. } => "run nemoc calibrate again",
-            StatisticsError::Foreign { .. } | StatisticsError::Channels { .. } => {
-                "statistics belong to one checkpoint; run nemoc calibrate on this one"
-            }
-            StatisticsError::TooFew { .. } => "calibrate with more --samples or a larger --length",
-        }
-    }
+    /// By the name of a rotation: the mean of `x x^T` over the vectors `x` that it rotates, `[n, n]`, row-major.
+    pub covariances: BTreeMap<String, Vec<f32>>,
 }
 
 impl Statistics {
@@ -246,7 +134,7 @@ impl Statistics {
                 }
             }
         }
-        Ok(())
+        self.covariances.iter().try_for_each(|(name, matrix)| check_covariance(name, matrix))
     }
 
     /// A safetensors file. The crate's writer keeps metadata in a hash map, whose order differs from run to run.
@@ -254,13 +142,18 @@ impl Statistics {
         let vectors = self.inputs.iter().flat_map(|(name, input)| {
             [(format!("{name}{ABSMAX}"), &input.absmax), (format!("{name}{MEAN_SQUARE}"), &input.mean_square)]
         });
+        let vectors = vectors.map(|(name, values)| (name, vec![values.len()], values));
+        let matrices = self.covariances.iter().map(|(name, matrix)| {
+            let size = matrix.len().isqrt();
+            (format!("{name}{COVARIANCE}"), vec![size, size], matrix)
+        });
         let (mut data, mut header) = (Vec::new(), BTreeMap::new());
         header.insert("__metadata__".to_owned(), serde_json::json!(self.metadata()));
-        for (name, values) in vectors {
+        for (name, shape, values) in vectors.chain(matrices) {
             let start = data.len();
             data.extend(values.iter().flat_map(|value| value.to_le_bytes()));
             let offsets = [start, data.len()];
-            let entry = serde_json::json!({ "dtype": "F32", "shape": [values.len()], "data_offsets": offsets });
+            let entry = serde_json::json!({ "dtype": "F32", "shape": shape, "data_offsets": offsets });
             header.insert(name, entry);
         }
         let mut json = serde_json::json!(header).to_string().into_bytes();
@@ -277,6 +170,33 @@ impl Statistics {
             ("seed", self.seed.to_string()),
             ("text", self.text.clone()),
         ])
+    }
+}
+
+/// Relative difference between two halves of a matrix that is summed up in f32.
+const SYMMETRY_TOLERANCE: f32 = 1e-3;
+
+/// Square, finite, symmetric, nothing negative on the diagonal.
+fn check_covariance(name: &str, matrix: &[f32]) -> Result<(), StatisticsError> {
+    let wrong = |problem: String| Err(StatisticsError::Covariance { name: name.to_owned(), problem });
+    let n = matrix.len().isqrt();
+    if n == 0 || n * n != matrix.len() {
+        return wrong(format!("has {} values, expected a square", matrix.len()));
+    }
+    if let Some(at) = matrix.iter().position(|value| !value.is_finite()) {
+        return wrong(format!("has {} in row {}, expected a finite number", matrix[at], at / n));
+    }
+    if let Some(row) = (0..n).find(|row| matrix[row * n + row] < 0.0) {
+        return wrong(format!("has {} on the diagonal of row {row}, expected 0 or more", matrix[row * n + row]));
+    }
+    let scale = (0..n).fold(0.0, |most: f32, i| most.max(matrix[i * n + i]));
+    let differs = |at: &usize| {
+        let (i, j) = (at / n, at % n);
+        (matrix[i * n + j] - matrix[j * n + i]).abs() > SYMMETRY_TOLERANCE * scale
+    };
+    match (0..n * n).find(differs) {
+        Some(at) => wrong(format!("is not symmetric in row {}, column {}", at / n, at % n)),
+        None => Ok(()),
     }
 }
 
@@ -316,15 +236,19 @@ impl<'a> File<'a> {
             seed: self.number("seed")?,
             text: self.text("text", "the digest of a text")?,
             inputs: self.inputs()?,
+            covariances: self.covariances()?,
         })
     }
 
     fn inputs(&self) -> Result<BTreeMap<String, InputStatistics>, StatisticsError> {
         let mut names = BTreeSet::new();
-        for tensor in self.tensors.names() {
+        for tensor in self.tensors.names().into_iter().filter(|tensor| !tensor.ends_with(COVARIANCE)) {
             let name = [ABSMAX, MEAN_SQUARE].iter().find_map(|suffix| tensor.strip_suffix(suffix));
             names.insert(name.ok_or_else(|| {
-                self.tensor_error(tensor, format!("expected a name that ends in {ABSMAX} or {MEAN_SQUARE}"))
+                self.tensor_error(
+                    tensor,
+                    format!("expected a name that ends in {ABSMAX}, {MEAN_SQUARE} or {COVARIANCE}"),
+                )
             })?);
         }
         let input = |name: &str| {
@@ -335,11 +259,21 @@ impl<'a> File<'a> {
         names.into_iter().map(input).collect()
     }
 
+    fn covariances(&self) -> Result<BTreeMap<String, Vec<f32>>, StatisticsError> {
+        let names = self.tensors.names().into_iter().filter_map(|tensor| tensor.strip_suffix(COVARIANCE));
+        let matrix = |name: &str| Ok((name.to_owned(), self.values(&format!("{name}{COVARIANCE}"), 2, "a matrix")?));
+        names.map(matrix).collect()
+    }
+
     fn vector(&self, name: &str) -> Result<Vec<f32>, StatisticsError> {
+        self.values(name, 1, "a vector")
+    }
+
+    fn values(&self, name: &str, rank: usize, expected: &str) -> Result<Vec<f32>, StatisticsError> {
         let missing = |_| self.tensor_error(name, "it is missing".to_owned());
         let tensor = self.tensors.tensor(name).map_err(missing)?;
-        if tensor.dtype() != Dtype::F32 || tensor.shape().len() != 1 {
-            let problem = format!("it is {:?} of {}, expected a vector of F32", tensor.shape(), tensor.dtype());
+        if tensor.dtype() != Dtype::F32 || tensor.shape().len() != rank {
+            let problem = format!("it is {:?} of {}, expected {expected} of F32", tensor.shape(), tensor.dtype());
             return Err(self.tensor_error(name, problem));
         }
         let (values, _) = tensor.data().as_chunks();

@@ -22,6 +22,7 @@ fn statistics() -> Statistics {
         seed: 7,
         text: "fedcba9876543210".to_owned(),
         inputs: BTreeMap::from([(UP.to_owned(), input(1.5)), ("lm_head.weight".to_owned(), input(0.25))]),
+        covariances: BTreeMap::from([("residual".to_owned(), vec![2.0, -1.0, -1.0, 3.0])]),
     }
 }
 
@@ -65,7 +66,9 @@ fn any_reader_of_safetensors_finds_the_vectors() {
     statistics().save(&path).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    assert_eq!(tensors.len(), 4);
+    assert_eq!(tensors.len(), 5);
+    let covariance = tensors.tensor("residual.covariance").unwrap();
+    assert_eq!((covariance.shape(), covariance.data()), (&[2, 2][..], &floats(&[2.0, -1.0, -1.0, 3.0])[..]));
     let absmax = tensors.tensor(&format!("{UP}.absmax")).unwrap();
     assert_eq!((absmax.dtype(), absmax.shape()), (Dtype::F32, &[5][..]));
     assert_eq!(absmax.data(), floats(&[0.0, 1.5, 3.0, 4.5, 6.0]));
@@ -195,9 +198,25 @@ proptest! {
             InputStatistics { absmax, mean_square }
         };
         let inputs = inputs.into_iter().map(|(name, values)| (name, input(values))).collect();
-        let statistics = Statistics { model, samples, length, seed, text: String::new(), inputs };
+        let statistics = Statistics { model, samples, length, seed, text: String::new(), inputs, covariances: BTreeMap::new() };
         let (_folder, path) = file();
         statistics.save(&path).unwrap();
         prop_assert_eq!(Statistics::load(&path).unwrap(), statistics);
     }
+}
+
+#[test]
+fn refuses_matrices_that_are_no_covariance() {
+    let refused = |matrix: &[f32]| {
+        let covariances = BTreeMap::from([("residual".to_owned(), matrix.to_vec())]);
+        let (_folder, path) = file();
+        let error = Statistics { covariances, ..statistics() }.save(&path).unwrap_err();
+        assert!(error.help().contains("calibrate again"));
+        error.to_string()
+    };
+    assert_eq!(refused(&[1.0, 2.0]), "the covariance of residual has 2 values, expected a square");
+    assert!(refused(&[]).contains("has 0 values"));
+    assert!(refused(&[1.0, f32::NAN, 0.0, 1.0]).contains("NaN in row 0"));
+    assert!(refused(&[1.0, 0.0, 0.0, -1.0]).contains("-1 on the diagonal of row 1"));
+    assert!(refused(&[1.0, 0.5, 0.4, 1.0]).contains("not symmetric in row 0, column 1"));
 }

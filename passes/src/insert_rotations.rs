@@ -13,6 +13,9 @@
 //! `R` is as wide as the residual stream; `V` and `Q` as a head; `H` is the largest power of two that divides the width,
 //! at most 1024 before out_proj and 256 before down_proj, and stays online, for the op before it is not linear.
 //!
+//! Of the kind klt `R` and `V` follow the data: their matrices are made from covariances when weights are written. `Q`
+//! is a Hadamard matrix then, for nothing is measured of queries and keys, and so is every `H`.
+//!
 //! Does not fire on a module that has rotations, before a linear that stays float (online), or without a kind. Refuses a
 //! norm of the residual stream that has a weight: run fold-norms. Legal because an orthogonal matrix keeps root mean
 //! squares (a norm without weight commutes with it) and dot products (`q R R^T k = q k`), and attention is linear in v.
@@ -206,6 +209,8 @@ impl<'c: 'n, 'n> Insert<'_, 'c, 'n> {
         let (layer, head_dim) = (layer(&copy.name), copy.head_dim as usize);
         if self.rotations.query_key {
             let rotation = self.offline(format!("{layer}.qk"), head_dim);
+            let kind = if self.kind == RotationKind::Klt { RotationKind::Hadamard } else { self.kind };
+            let rotation = Rotation { kind, ..rotation };
             copy.q = self.rotate(copy.q, &rotation, false, at)?;
             copy.k = self.rotate(copy.k, &rotation, false, at)?;
         }

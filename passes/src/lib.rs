@@ -201,6 +201,7 @@ mod tests {
             seed: 0,
             text: String::new(),
             inputs: std::collections::BTreeMap::new(),
+            covariances: std::collections::BTreeMap::new(),
         };
         let calibrated = PipelineOptions { statistics: Some(Arc::new(statistics)), ..PipelineOptions::default() };
         assert_eq!(names(&calibrated)[0], "smooth");

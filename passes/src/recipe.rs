@@ -22,7 +22,7 @@
 //! sweeps = 3                 # how often all values are looked at again, each with the others known
 //!
 //! [rotation]
-//! kind = "hadamard"          # or "none", "random-hadamard"
+//! kind = "hadamard"          # or "none", "random-hadamard", "klt"
 //! residual = true            # the residual stream
 //! value_output = true        # v and o_proj, per head
 //! query_key = true           # q and k, per head
@@ -277,7 +277,7 @@ impl Smoothing {
     }
 }
 
-const KINDS: [RotationKind; 2] = [RotationKind::Hadamard, RotationKind::RandomHadamard];
+const KINDS: [RotationKind; 3] = [RotationKind::Hadamard, RotationKind::RandomHadamard, RotationKind::Klt];
 
 fn read_kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RotationKind>, D::Error> {
     let word = String::deserialize(deserializer)?;
@@ -285,7 +285,9 @@ fn read_kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Rotati
         return Ok(None);
     }
     KINDS.into_iter().find(|kind| kind.as_str() == word).map(Some).ok_or_else(|| {
-        serde::de::Error::custom(format!("rotation kind `{word}`, expected `none`, `hadamard` or `random-hadamard`"))
+        serde::de::Error::custom(format!(
+            "rotation kind `{word}`, expected `none`, `hadamard`, `random-hadamard` or `klt`"
+        ))
     })
 }
 
@@ -512,7 +514,7 @@ mod tests {
     #[test]
     fn says_what_values_are_expected() {
         assert!(refused("phase = 4").contains("expected 0, 1, 2 or 3"));
-        assert!(refused("[rotation]\nkind = 'fourier'").contains("`random-hadamard`"));
+        assert!(refused("[rotation]\nkind = 'fourier'").contains("`random-hadamard` or `klt`"));
         assert!(refused("[[override]]\nmatch = 'x'\nprecision = 'w2a8'").contains("`w4a8-group`"));
         assert!(refused("kv_cache = 'int4'").contains("`bf16`"));
         assert!(refused("ssm_state = 'int4'").contains("`int8`"));

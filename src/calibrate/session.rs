@@ -7,8 +7,8 @@ use crate::progress::count_bar;
 use crate::table::elapsed;
 use crate::text::Text;
 use codegen::calibrate::{
-    Models, Probing, Rounded, STEP_TOKENS, Sensitivity, Settings, collect_statistics, round_weights, sensitivities,
-    sequences, text_digest,
+    Models, Probing, Rounded, STEP_TOKENS, Sensitivity, Settings, collect_covariances, collect_statistics,
+    round_weights, sensitivities, sequences, text_digest,
 };
 use codegen::plan::Compiled;
 use frontend::Checkpoint;
@@ -19,6 +19,7 @@ use passes::{Phase, PipelineOptions, Recipe};
 use runtime::artifact::TOKENIZER_TENSOR;
 use runtime::generate::Tokenizer;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -87,13 +88,22 @@ impl CalibrationArguments {
     }
 
     /// Statistics of a file, or measured.
-    pub fn statistics(&self, session: &Session, checkpoint: &Checkpoint) -> Result<Statistics, Failure> {
-        let Some(path) = &self.calibration else { return session.statistics(checkpoint) };
+    pub fn statistics(
+        &self,
+        session: &Session,
+        checkpoint: &Checkpoint,
+        covariance: bool,
+    ) -> Result<Statistics, Failure> {
+        let Some(path) = &self.calibration else { return session.statistics(checkpoint, covariance) };
         let refused = |error: ir::statistics::StatisticsError| {
             Failure::at(path.display(), format!("{error}\nhelp: {}", error.help()))
         };
         let statistics = Statistics::load(path).map_err(refused)?;
         statistics.check(&digest_of(checkpoint)).map_err(refused)?;
+        if covariance && statistics.covariances.is_empty() {
+            let help = "run nemoc calibrate --covariance, or leave --calibration away";
+            return Err(Failure::at(path.display(), format!("rotations of kind klt need covariances\nhelp: {help}")));
+        }
         Ok(statistics)
     }
 }
@@ -156,8 +166,8 @@ impl Session {
         Ok(sequences(&self.tokens, self.samples, self.length, self.seed)?)
     }
 
-    /// Runs the model as it is and measures the inputs of its linears.
-    pub fn statistics(&self, checkpoint: &Checkpoint) -> Result<Statistics, Failure> {
+    /// Runs the model as it is and measures the inputs of its linears; once more for covariances.
+    pub fn statistics(&self, checkpoint: &Checkpoint, covariance: bool) -> Result<Statistics, Failure> {
         let options = PipelineOptions { phase: Some(Phase::Reference), ..PipelineOptions::default() };
         let (compiled, _) = compiled(checkpoint, passes::pipeline(&options))?;
         let bar = count_bar("measuring activations");
@@ -165,6 +175,13 @@ impl Session {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         })?;
+        let covariances = if covariance {
+            collect_covariances(&compiled, checkpoint, &self.sequences()?, &mut |done, _| {
+                bar.set_position(done as u64);
+            })?
+        } else {
+            BTreeMap::new()
+        };
         bar.finish_and_clear();
         Ok(Statistics {
             model: digest_of(checkpoint),
@@ -173,6 +190,7 @@ impl Session {
             seed: self.seed,
             text: self.text.clone(),
             inputs,
+            covariances,
         })
     }
 

@@ -36,6 +36,30 @@ fn compiles_with_calibrated_weights_unless_told_otherwise() {
 }
 
 #[test]
+fn rotates_by_the_covariances_that_it_measures() {
+    let dir = tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (plain, with, output) = (path("plain"), path("with"), path("m.nemo"));
+    let calibrate = ["calibrate", "examples/nano", "--samples", "4", "--length", "64", "-o"];
+    stdout(&[&calibrate[..], &[&plain]].concat());
+    stdout(&[&calibrate[..], &[&with, "--covariance"]].concat());
+    let few = ["--calibration-samples", "4", "--calibration-length", "64"];
+    let compile =
+        ["compile", "--kernels", "none", "examples/nano", "--phase", "1", "--rotations", "klt", "-o", &output];
+    let compile = [&compile[..], &few].concat();
+    refuses(&[&compile[..], &["--calibration", &plain]].concat(), &["need covariances", "help: ", "--covariance"]);
+    refuses(&[&compile[..], &["--calibration", "none"]].concat(), &["klt follow covariances", "help: "]);
+    stdout(&[&compile[..], &["--calibration", &with]].concat());
+    let read = |path: &str| std::fs::read(path).unwrap();
+    let given = read(&output);
+    stdout(&compile);
+    assert!(given == read(&output), "measured by compile and by calibrate are the same");
+    let inspected = stdout(&["inspect", &output]);
+    assert!(inspected.contains("insert-rotations (kind klt, seed 0)"), "{inspected}");
+    stdout(&["run", &output, "--prompt", "The river", "--max-tokens", "3"]);
+}
+
+#[test]
 fn refuses_a_text_that_is_too_short() {
     let dir = tempdir().unwrap();
     let (text, output) = (dir.path().join("t.txt"), dir.path().join("s.safetensors"));

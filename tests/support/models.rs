@@ -44,7 +44,7 @@ pub fn statistics(module: &Module<'_>) -> Arc<Statistics> {
     };
     let inputs = ops(module).unwrap().into_iter().filter_map(measured).collect();
     let (model, text) = (String::new(), String::new());
-    Arc::new(Statistics { model, samples: 1, length: 512, seed: 0, text, inputs })
+    Arc::new(Statistics { model, samples: 1, length: 512, seed: 0, text, inputs, covariances: Default::default() })
 }
 
 /// Runs passes; verifies after each, and that each leaves its own result alone.

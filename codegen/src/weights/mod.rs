@@ -11,6 +11,7 @@ mod dequantize;
 mod error;
 mod evaluate;
 mod hadamard;
+mod klt;
 mod matmul;
 mod quantize;
 mod random;

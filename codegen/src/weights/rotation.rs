@@ -6,7 +6,7 @@
 //! - `hadamard`: `R[(a, b), (c, d)] = Q[a, c] * H[b, d] / sqrt(2^k)`, that is `Q (x) H`, with `H` the Sylvester-Hadamard
 //!   matrix and `Q` a random orthogonal matrix `[odd, odd]` drawn from the seed (1 when `odd` is 1);
 //! - `random-hadamard`: `diag(signs) @ R` of `hadamard`, signs drawn from the seed;
-//! - `klt`: the calibration tensor `rotation.NAME`, as it is.
+//! - `klt`: the calibration tensor `rotation.NAME`, as it is; [`klt`](super::klt) makes it.
 //!
 //! A weight `W` `[out, in]` rotated on its `In` side is `W @ R`, on its `Out` side `R^T @ W`, in blocks along the
 //! diagonal when the dimension is a multiple of `size`. Hence `x @ W^T == (x @ R) @ (W @ R)^T`, and
