@@ -73,6 +73,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         arguments.auto.report(&choice)?;
         options = PipelineOptions { phase: None, recipe: Some(choice.recipe), ..options };
     }
+    let calibrated = if output.is_some() { calibrated(&checkpoint, &options)? } else { None };
     let mut planned = plan(&arguments.pipeline, chooses, &checkpoint, &options, session.as_ref())?;
     let mut out: Box<dyn Write> =
         if arguments.auto.json { Box::new(std::io::sink()) } else { Box::new(anstream::stdout()) };
@@ -84,7 +85,6 @@ pub fn run(arguments: &Arguments) -> Outcome {
     };
     out.write_all(described.as_bytes())?;
     planned.extra.extend(kernels);
-    let calibrated = calibrated(&checkpoint, &options)?;
     let source: &dyn TensorSource = calibrated.as_ref().map_or(&checkpoint, |calibrated| calibrated);
     let packed = match &session {
         Some(session) => {
