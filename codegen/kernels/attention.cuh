@@ -227,6 +227,8 @@ template <u32 DTYPE, int HEADS> DEVICE void attention_part(const AttentionParams
   u32 kv_head = blockIdx.y / blocks, head0 = kv_head * per_kv + blockIdx.y % blocks * HEADS;
   u32 length = position + 1, part = ceil_div(length, p.parts);
   u32 begin = min(blockIdx.z * part, length), end = min(begin + part, length);
+  // A short context has fewer parts, which attention_combine knows.
+  if (begin == end) return;
   if (p.append && begin <= position && position < end) {
     append_row<DTYPE>(p, row, sequence, position, kv_head * p.head_dim, p.head_dim);
     __syncthreads();
@@ -245,13 +247,17 @@ DEVICE void attention_combine(const AttentionParams &p) {
   RowPart part(p.emit.n);
   pdl_launch_dependents();
   pdl_wait();
+  u32 sequence = p.batch.row_seq[part.row];
+  u32 length = p.batch.seq_pos[sequence] + part.row - p.batch.seq_start[sequence] + 1;
+  u32 parts = ceil_div(length, ceil_div(length, p.parts));
   for (u32 i = threadIdx.x; i < part.n; i += blockDim.x) {
     u32 column = part.begin + i;
     u64 part0 = ((u64)part.row * p.heads + column / p.head_dim) * p.parts;
     float top = attention::NEGATIVE, sum = 0.0f, acc = 0.0f;
-    for (u32 s = 0; s < p.parts; s++) top = fmaxf(top, p.part_top[part0 + s]);
-#pragma unroll 4
-    for (u32 s = 0; s < p.parts; s++) {
+#pragma unroll 8
+    for (u32 s = 0; s < parts; s++) top = fmaxf(top, p.part_top[part0 + s]);
+#pragma unroll 8
+    for (u32 s = 0; s < parts; s++) {
       float weight = exp2f(p.part_top[part0 + s] - top);
       sum += weight * p.part_sum[part0 + s];
       acc = fmaf(weight, p.part_acc[(part0 + s) * p.head_dim + column % p.head_dim], acc);

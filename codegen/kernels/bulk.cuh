@@ -2,6 +2,14 @@
 #pragma once
 #include "common.cuh"
 
+// Position in a ring of STAGES, and how often it went round.
+template <u32 STAGES> struct RingTurn {
+  u32 slot = 0, parity = 0;
+  DEVICE void advance() {
+    if (++slot == STAGES) slot = 0, parity ^= 1;
+  }
+};
+
 #if __CUDA_ARCH__ >= 900
 
 DEVICE void barrier_init(u64 *barrier, u32 arrivals) {
@@ -41,6 +49,12 @@ DEVICE void copy_bulk(u32 dst, const void *src, u32 bytes, u64 *barrier, u64 pol
                : "memory");
 }
 
+DEVICE void copy_bulk(u32 dst, const void *src, u32 bytes, u64 *barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(dst), "l"(src),
+               "r"(bytes), "r"(smem_address(barrier))
+               : "memory");
+}
+
 DEVICE u32 cluster_size() {
   u32 size;
   asm("mov.u32 %0, %%cluster_nctaid.x;" : "=r"(size));
@@ -57,13 +71,45 @@ DEVICE void cluster_barrier() {
   asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
+DEVICE u32 remote_address(const void *mine, u32 rank) {
+  u32 address;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(smem_address(mine)), "r"(rank));
+  return address;
+}
+
 // A float in the shared memory of another block of the cluster.
 DEVICE float cluster_read(const float *mine, u32 rank) {
-  u32 address;
   float value;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(smem_address(mine)), "r"(rank));
-  asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
+  asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(value) : "r"(remote_address(mine, rank)) : "memory");
   return value;
+}
+
+// As barrier_wait, for what other blocks of the cluster have stored.
+DEVICE void barrier_wait_cluster(u64 *barrier, u32 parity) {
+  asm volatile("{\n"
+               ".reg .pred done;\n"
+               "again:\n"
+               "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+               "@done bra.uni finished;\n"
+               "bra.uni again;\n"
+               "finished:\n"
+               "}" ::"r"(smem_address(barrier)),
+               "r"(parity)
+               : "memory");
+}
+
+// Stores to where block `rank` of the cluster has what `mine` is here, and counts the bytes at its barrier.
+DEVICE void store_remote(u32 rank, const void *mine, u32 value, const u64 *barrier) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(remote_address(mine, rank)),
+               "r"(value), "r"(remote_address(barrier, rank))
+               : "memory");
+}
+
+DEVICE void store_remote(u32 rank, const void *mine, uint2 value, const u64 *barrier) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.b32 [%0], {%1, %2}, [%3];" ::
+                   "r"(remote_address(mine, rank)),
+               "r"(value.x), "r"(value.y), "r"(remote_address(barrier, rank))
+               : "memory");
 }
 
 #else

@@ -99,6 +99,18 @@ template <u32 DTYPE> DEVICE void load8(const void *base, u64 index, float (&out)
   }
 }
 
+// Four values times `factor` as 8-bit numbers from `low` to `limit`, rounded half to even.
+DEVICE u32 quantize4(float4 v, float factor, float low, float limit) {
+  float values[4] = {v.x, v.y, v.z, v.w};
+  u32 packed = 0;
+#pragma unroll
+  for (int j = 0; j < 4; j++) {
+    int q = (int)fminf(fmaxf(rintf(values[j] * factor), low), limit);
+    packed |= (u32)(q & 0xff) << (8 * j);
+  }
+  return packed;
+}
+
 DEVICE float silu(float x) { return x / (1.0f + expf(-x)); }
 
 DEVICE float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }

@@ -53,3 +53,17 @@ DEVICE void conv1d(const Conv1dParams &p) {
   for (int j = 0; j < (int)CONV_MAX_TAPS - 1; j++)
     if (j < back) state[(u64)c * back + j] = window[j];
 }
+
+// One token more in the window of a sequence, whose row it is: channels `first`, `first + step` and so on.
+DEVICE void move_window(const Conv1dParams &p, u32 sequence, u32 first, u32 step) {
+  u32 back = p.taps - 1;
+  float *state = (float *)(p.batch.seq_base[sequence] + p.state_offset);
+  for (u32 c = first; c < p.channels; c += step) {
+    float newest = p.x[(u64)sequence * p.channels + c], window[CONV_MAX_TAPS];
+#pragma unroll
+    for (u32 j = 1; j < CONV_MAX_TAPS; j++) window[j] = j < back ? state[(u64)c * back + j] : newest;
+#pragma unroll
+    for (u32 j = 1; j < CONV_MAX_TAPS; j++)
+      if (j <= back) state[(u64)c * back + j - 1] = window[j];
+  }
+}

@@ -19,23 +19,12 @@ struct RowPart {
 };
 
 // Columns i to i + 3 of a row that is aligned to 16 bytes; i is a multiple of 4.
-DEVICE u32 quantize4(const float *row, u32 i, u32 n, float factor, float low, float limit) {
-  u32 packed = 0;
+DEVICE u32 quantize_columns(const float *row, u32 i, u32 n, float factor, float low, float limit) {
+  if (i + 4 <= n) return quantize4(*(const float4 *)(row + i), factor, low, limit);
   float values[4];
-  if (i + 4 <= n) {
-    float4 v = *(const float4 *)(row + i);
-    values[0] = v.x, values[1] = v.y, values[2] = v.z, values[3] = v.w;
-  } else {
 #pragma unroll
-    for (u32 j = 0; j < 4; j++) values[j] = i + j < n ? row[i + j] : 0.0f;
-  }
-#pragma unroll
-  for (u32 j = 0; j < 4; j++) {
-    float y = values[j];
-    int q = (int)fminf(fmaxf(rintf(y * factor), low), limit);
-    packed |= (u32)(q & 0xff) << (8 * j);
-  }
-  return packed;
+  for (u32 j = 0; j < 4; j++) values[j] = i + j < n ? row[i + j] : 0.0f;
+  return quantize4(make_float4(values[0], values[1], values[2], values[3]), factor, low, limit);
 }
 
 // Rotates, then stores or quantizes. The caller has synchronized after writing `row`.
@@ -58,6 +47,7 @@ DEVICE void emit_row(float *row, const RowPart &part, const Emit &e, float *scra
   // Only a row in one block is padded.
   u32 end = part.n == e.n ? e.n_padded : part.n;
   u8 *out = (u8 *)e.out + part.at(e.n_padded, 0);
-  for (u32 i = threadIdx.x * 4; i < end; i += blockDim.x * 4) *(u32 *)(out + i) = quantize4(row, i, part.n, factor, low, limit);
+  for (u32 i = threadIdx.x * 4; i < end; i += blockDim.x * 4)
+    *(u32 *)(out + i) = quantize_columns(row, i, part.n, factor, low, limit);
   cluster_leave();
 }

@@ -4,11 +4,8 @@
 
 namespace hadamard {
 
-// One warp, one block of 32 REGISTERS columns: the lower five bits of the column are the lane.
-template <int REGISTERS> DEVICE void warp_block(float *block, float norm) {
-  float v[REGISTERS];
-#pragma unroll
-  for (int r = 0; r < REGISTERS; r++) v[r] = block[r * WARP + lane_id()];
+// A block of 32 REGISTERS columns, one warp: some bits of a column are the register, the others the lane. Not normalized.
+template <int REGISTERS> DEVICE void butterflies(float (&v)[REGISTERS]) {
 #pragma unroll
   for (int half = 1; half < REGISTERS; half *= 2)
 #pragma unroll
@@ -23,6 +20,14 @@ template <int REGISTERS> DEVICE void warp_block(float *block, float norm) {
 #pragma unroll
     for (int r = 0; r < REGISTERS; r++) v[r] = fmaf(sign, v[r], __shfl_xor_sync(FULL_MASK, v[r], half));
   }
+}
+
+// The lower five bits of the column are the lane.
+template <int REGISTERS> DEVICE void warp_block(float *block, float norm) {
+  float v[REGISTERS];
+#pragma unroll
+  for (int r = 0; r < REGISTERS; r++) v[r] = block[r * WARP + lane_id()];
+  butterflies(v);
 #pragma unroll
   for (int r = 0; r < REGISTERS; r++) block[r * WARP + lane_id()] = v[r] * norm;
 }

@@ -11,6 +11,8 @@
 //   read 16 bytes of a row, which are the operand of two instructions as they are.
 // - The sum of a W4 group is scaled and added to the total, in integers for two-level.
 // - The scales of a tile are copied with its first stage.
+// - Where `Math` has registers to spare, a block starts with the tile of its number and draws the others from a counter: SMs
+//   are not equally fast, and blocks do not start together.
 // - The partial sums of the warps meet in shared memory, double-buffered: one barrier a tile.
 //
 // Not supported: as linear_skinny; more than STREAM_MAX_GROUPS groups a row.
@@ -35,7 +37,8 @@ constexpr bool LATE_DEPENDENTS = true;
 struct Shared {
   u8 weights[STAGES][TILE_ROWS][ROW_BYTES];
   float row_scales[STREAM_SCALE_STAGES][TILE_ROWS];
-  u64 full[STAGES], empty[STAGES];
+  u32 tiles[STREAM_SCALE_STAGES]; // what the producer has drawn
+  u64 full[STAGES], empty[STAGES], drawn[STREAM_SCALE_STAGES];
 };
 
 // [parity][warp][token][row of the tile]
@@ -43,15 +46,10 @@ template <int TOKENS> struct Partials {
   int sums[2][WARPS][TOKENS][TILE_ROWS];
 };
 
-// Position in the ring.
-struct Turn {
-  u32 slot = 0, parity = 0;
-  DEVICE void advance() {
-    if (++slot == STAGES) slot = 0, parity ^= 1;
-  }
-};
+typedef RingTurn<STAGES> Turn;
+typedef RingTurn<STREAM_SCALE_STAGES> TileTurn;
 
-// A tile of this block.
+// A tile of this block; later ones have larger indices.
 struct Tile {
   u32 index, segment = 0;
   DEVICE Tile() : index(blockIdx.x) {}
@@ -80,29 +78,40 @@ struct TileScales {
 };
 
 // The warp that requests. The scales of a tile come with its first stage: its slot has long been left when that is free.
-DEVICE void produce(const LinearParams &p, Shared &shared, u8 *group_scales) {
+template <bool DRAWS> DEVICE void produce(const LinearParams &p, Shared &shared, u8 *group_scales) {
   static_assert(STREAM_SCALE_STAGES > STAGES, "a tile may be a stage");
   u64 policy = evict_first_policy();
   Turn turn;
-  u32 lane = lane_id(), slot = 0;
-  for (Tile tile; tile.find(p); tile.index += gridDim.x, slot = (slot + 1) % STREAM_SCALE_STAGES) {
+  TileTurn place;
+  u32 lane = lane_id();
+  for (Tile tile;; place.advance()) {
+    bool there = tile.find(p);
+    if (DRAWS && lane == 0) {
+      shared.tiles[place.slot] = tile.index;
+      barrier_arrive(&shared.drawn[place.slot]);
+    }
+    if (!there) break;
     const LinearSegment &s = p.segments[tile.segment];
-    u32 row0 = tile.row0(p), row_bytes = s.row_bytes, rows = min(TILE_ROWS, s.out_features - row0);
+    u32 row0 = tile.row0(p), row_bytes = s.row_bytes, rows = min(TILE_ROWS, s.out_features - row0), draw = 0;
     const u8 *src = (const u8 *)s.weight + (u64)(row0 + lane) * row_bytes;
     TileScales scales(s, row0, rows);
     for (u32 at = 0; at < row_bytes; at += ROW_BYTES, turn.advance()) {
       u32 bytes = min(ROW_BYTES, row_bytes - at);
       u64 *full = &shared.full[turn.slot];
+      if (DRAWS && at + ROW_BYTES >= row_bytes && lane == 0) draw = atomicAdd(p.draws, 1);
       barrier_wait(&shared.empty[turn.slot], turn.parity ^ 1);
       if (lane == 0) barrier_arrive_expect(full, bytes * rows + (at == 0 ? scales.all_bytes() : 0));
       __syncwarp();
       if (lane < rows) copy_bulk(smem_address(shared.weights[turn.slot][lane]), src + at, bytes, full, policy);
       if (at > 0) continue;
       if (lane == TILE_ROWS && scales.rows)
-        copy_bulk(smem_address(shared.row_scales[slot]), scales.rows, TILE_ROWS * 4, full, policy);
+        copy_bulk(smem_address(shared.row_scales[place.slot]), scales.rows, TILE_ROWS * 4, full, policy);
       if (lane == TILE_ROWS + 1 && scales.bytes)
-        copy_bulk(smem_address(group_scales + slot * p.scale_bytes), scales.groups, scales.bytes, full, policy);
+        copy_bulk(smem_address(group_scales + place.slot * p.scale_bytes), scales.groups, scales.bytes, full, policy);
     }
+    // There are as many draws as tiles: whoever has the last one leaves the counter as it was.
+    if (DRAWS && lane == 0 && draw == p.tiles - 1) *p.draws = 0;
+    tile.index = gridDim.x + (DRAWS ? __shfl_sync(FULL_MASK, draw, 0) : tile.index);
   }
   if (LATE_DEPENDENTS) pdl_launch_dependents();
 }
@@ -267,6 +276,7 @@ DEVICE void store_tile(const LinearParams &p, const LinearSegment &s, const floa
 // Tensor cores: tokens are the rows, weights the columns.
 template <int M_TILES, bool HALF, bool X_UNSIGNED> struct TensorCores {
   static constexpr int TOKENS = HALF ? 8 : 16 * M_TILES;
+  static constexpr bool DRAWS = false; // registers are short
   Lane lane;
   int acc[M_TILES][4];
 
@@ -292,27 +302,36 @@ template <int M_TILES, bool HALF, bool X_UNSIGNED> struct TensorCores {
 
 // Activations that a launch before has quantized.
 struct Stored {
-  static constexpr u32 SMEM_BYTES = 0;
+  static constexpr bool CLUSTERED = false;
   const u8 *x;
   const float *x_scale;
   DEVICE Stored(const LinearParams &p) : x((const u8 *)p.x), x_scale(p.x_scale) {}
+  DEVICE u32 smem_bytes() const { return 0; }
+  DEVICE void init() {}
   DEVICE void begin() {}
   DEVICE void finish() {}
+  DEVICE void end() {}
 };
 
-// `Input` says where activations come from: it begins before the launch before has finished.
+// `Input` says where activations come from: it begins before the launch before has finished, and ends behind the last tile.
 template <class Math, class Input>
 DEVICE void consume(const LinearParams &p, Input &input, Shared &shared, Partials<Math::TOKENS> &partials, u8 *group_scales) {
   input.begin();
   pdl_wait();
   input.finish();
   Turn turn;
+  TileTurn place;
   Math math(p, input.x);
   Tile tile;
-  for (u32 slot = 0, parity = 0; tile.find(p); tile.index += gridDim.x, parity ^= 1) {
+  for (u32 parity = 0;; parity ^= 1, place.advance()) {
+    if constexpr (Math::DRAWS) {
+      barrier_wait(&shared.drawn[place.slot], place.parity);
+      tile.index = shared.tiles[place.slot];
+    }
+    if (!tile.find(p)) break;
     const LinearSegment &s = p.segments[tile.segment];
     u32 row0 = tile.row0(p);
-    const u8 *scales = group_scales + slot * p.scale_bytes + TileScales(s, row0, TILE_ROWS).shift;
+    const u8 *scales = group_scales + place.slot * p.scale_bytes + TileScales(s, row0, TILE_ROWS).shift;
     if (s.format == FORMAT_W8)
       math.template sum<FORMAT_W8>(s, scales, shared, turn);
     else if (s.format == FORMAT_W4_TWO_LEVEL)
@@ -321,18 +340,19 @@ DEVICE void consume(const LinearParams &p, Input &input, Shared &shared, Partial
       math.template sum<FORMAT_W4_GROUP>(s, scales, shared, turn);
     math.share(partials.sums[parity][warp_id()], s.format == FORMAT_W4_GROUP);
     // Read before the barrier: after it, scales of a later tile may come into the same place.
-    float row_scale = shared.row_scales[slot][threadIdx.x % TILE_ROWS];
-    slot = (slot + 1) % STREAM_SCALE_STAGES;
+    float row_scale = shared.row_scales[place.slot][threadIdx.x % TILE_ROWS];
     consumers_barrier();
     store_tile(p, s, input.x_scale, row0, partials, parity, row_scale);
+    if constexpr (!Math::DRAWS) tile.index += gridDim.x;
   }
+  input.end();
 }
 
 // Either the warp that requests, or one that multiplies.
 // Group scales come last in shared memory, behind what the input keeps there.
 template <class Math, class Input> DEVICE void run(const LinearParams &p, Input input) {
   extern __shared__ __align__(128) u8 dynamic[];
-  u8 *group_scales = dynamic + sizeof(Shared) + sizeof(Partials<Math::TOKENS>) + Input::SMEM_BYTES;
+  u8 *group_scales = dynamic + sizeof(Shared) + sizeof(Partials<Math::TOKENS>) + input.smem_bytes();
   Shared &shared = *(Shared *)dynamic;
   Partials<Math::TOKENS> &partials = *(Partials<Math::TOKENS> *)(dynamic + sizeof(Shared));
   if (!LATE_DEPENDENTS) pdl_launch_dependents();
@@ -341,11 +361,16 @@ template <class Math, class Input> DEVICE void run(const LinearParams &p, Input 
       barrier_init(&shared.full[i], 1);
       barrier_init(&shared.empty[i], WARPS);
     }
+    for (u32 i = 0; i < STREAM_SCALE_STAGES; i++) barrier_init(&shared.drawn[i], 1);
+    input.init();
     barrier_init_fence();
   }
-  __syncthreads();
+  if (Input::CLUSTERED)
+    cluster_barrier();
+  else
+    __syncthreads();
   if (warp_id() == WARPS)
-    produce(p, shared, group_scales);
+    produce<Math::DRAWS>(p, shared, group_scales);
   else
     consume<Math>(p, input, shared, partials, group_scales);
 }

@@ -21,7 +21,7 @@ struct alignas(16) NormShared {
 };
 
 struct Normed {
-  static constexpr u32 SMEM_BYTES = sizeof(NormShared);
+  static constexpr bool CLUSTERED = false;
   static constexpr u32 TURNS = NORM_MAX_COLUMNS / norm_row::PIECE / WARPS;
   const RmsNormParams &p;
   NormShared &shared;
@@ -30,6 +30,10 @@ struct Normed {
   float4 weight[TURNS];
 
   DEVICE Normed(const RmsNormParams &p, NormShared &shared) : p(p), shared(shared), x(shared.x), x_scale(&shared.x_scale) {}
+
+  DEVICE u32 smem_bytes() const { return sizeof(NormShared); }
+  DEVICE void init() {}
+  DEVICE void end() {}
 
   DEVICE u32 column(u32 turn) const { return (turn * WARPS + warp_id()) * norm_row::PIECE + lane_id() * 4; }
 
@@ -72,7 +76,7 @@ struct Normed {
 #pragma unroll
     for (u32 i = 0; i < TURNS; i++) {
       if (column(i) >= p.emit.n_padded) continue;
-      u32 packed = norm_row::quantize(v[i], factor);
+      u32 packed = quantize4(v[i], factor, -127.0f, 127.0f);
       *(u32 *)(shared.x + column(i)) = packed;
       if (blockIdx.x == 0) *(u32 *)((u8 *)p.emit.out + column(i)) = packed;
     }

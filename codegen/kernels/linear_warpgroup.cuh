@@ -30,13 +30,6 @@ template <u32 N, u32 GROUPS, u32 STAGES> struct Shared {
   u64 full[STAGES], empty[STAGES];
 };
 
-template <u32 STAGES> struct Turn {
-  u32 slot = 0, parity = 0;
-  DEVICE void advance() {
-    if (++slot == STAGES) slot = 0, parity ^= 1;
-  }
-};
-
 // Where a tile is.
 struct Place {
   u32 segment, row0, token0;
@@ -51,7 +44,7 @@ struct Place {
 
 template <u32 N, u32 GROUPS, u32 STAGES>
 DEVICE void produce(const WarpgroupParams &p, Shared<N, GROUPS, STAGES> &shared, u32 token_tiles) {
-  Turn<STAGES> turn;
+  RingTurn<STAGES> turn;
   for (u32 index = blockIdx.x; index < p.linear.tiles * token_tiles; index += gridDim.x) {
     Place place(p.linear, index, token_tiles, 64 * GROUPS, N);
     for (u32 k = 0; k < p.linear.k_padded; k += STAGE_K, turn.advance()) {
@@ -84,7 +77,7 @@ template <u32 N> DEVICE void store(const LinearParams &p, const LinearSegment &s
 template <u32 N, u32 GROUPS, u32 STAGES, bool X_UNSIGNED>
 DEVICE void consume(const WarpgroupParams &p, Shared<N, GROUPS, STAGES> &shared, u32 token_tiles) {
   u32 group = threadIdx.x / (4 * WARP), steps = ceil_div(p.linear.k_padded, STAGE_K);
-  Turn<STAGES> turn;
+  RingTurn<STAGES> turn;
   for (u32 index = blockIdx.x; index < p.linear.tiles * token_tiles; index += gridDim.x) {
     Place place(p.linear, index, token_tiles, 64 * GROUPS, N);
     int acc[N / 2];

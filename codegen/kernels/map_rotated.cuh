@@ -9,7 +9,6 @@
 // Supports up to MAP_ROTATED_TURNS * 16 blocks of 256 columns a block of threads.
 #pragma once
 #include "emit.cuh"
-#include "norm_row.cuh"
 
 namespace map_rotated {
 
@@ -17,20 +16,7 @@ constexpr u32 BLOCK = 256;
 constexpr u32 TURNS = MAP_ROTATED_TURNS;
 
 DEVICE void transform(float (&v)[8]) {
-#pragma unroll
-  for (u32 half = 1; half < 8; half *= 2)
-#pragma unroll
-    for (u32 r = 0; r < 8; r++)
-      if ((r & half) == 0) {
-        float a = v[r], b = v[r + half];
-        v[r] = a + b, v[r + half] = a - b;
-      }
-#pragma unroll
-  for (u32 half = 1; half < WARP; half *= 2) {
-    float sign = lane_id() & half ? -1.0f : 1.0f;
-#pragma unroll
-    for (u32 r = 0; r < 8; r++) v[r] = fmaf(sign, v[r], __shfl_xor_sync(FULL_MASK, v[r], half));
-  }
+  hadamard::butterflies(v);
 #pragma unroll
   for (u32 r = 0; r < 8; r++) v[r] *= 1.0f / 16.0f;
 }
@@ -83,8 +69,8 @@ DEVICE void map_rotated_256(const MapParams &p) {
   for (u32 t = 0; t < TURNS; t++) {
     if (mine + t * step >= part.n) continue;
     *(uint2 *)(out + mine + t * step) =
-        make_uint2(norm_row::quantize(make_float4(v[t][0], v[t][1], v[t][2], v[t][3]), factor),
-                   norm_row::quantize(make_float4(v[t][4], v[t][5], v[t][6], v[t][7]), factor));
+        make_uint2(quantize4(make_float4(v[t][0], v[t][1], v[t][2], v[t][3]), factor, -127.0f, 127.0f),
+                   quantize4(make_float4(v[t][4], v[t][5], v[t][6], v[t][7]), factor, -127.0f, 127.0f));
   }
   cluster_leave();
 }

@@ -59,16 +59,4 @@ DEVICE float total(const float *pieces, u32 count) {
 
 DEVICE float inverse(float squares, u32 n, float eps) { return 1.0f / sqrtf(squares / n + eps); }
 
-// `scale = absmax / 127` and what a value is multiplied by.
-DEVICE u32 quantize(float4 y, float factor) {
-  float values[4] = {y.x, y.y, y.z, y.w};
-  u32 packed = 0;
-#pragma unroll
-  for (u32 j = 0; j < 4; j++) {
-    int q = (int)fminf(fmaxf(rintf(values[j] * factor), -127.0f), 127.0f);
-    packed |= (u32)(q & 0xff) << (8 * j);
-  }
-  return packed;
-}
-
 } // namespace norm_row

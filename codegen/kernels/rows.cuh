@@ -3,6 +3,7 @@
 // One block a row; the row lives in shared memory between the passes, so device memory is read and written once.
 // Rows of up to 227 KB / 4 columns on Hopper.
 #pragma once
+#include "conv1d.cuh"
 #include "emit.cuh"
 #include "norm_row.cuh"
 
@@ -91,17 +92,8 @@ DEVICE void gated_rms_norm(const GatedNormParams &p) {
 // The same after ssm_scan_step, whose blocks all read the window of B and C: it moves on here, once they have.
 DEVICE void gated_rms_norm_step(const GatedStepParams &p) {
   gated_rms_norm(p.norm);
-  u32 size = cluster_size(), back = p.conv.taps - 1;
-  u32 sequence = blockIdx.x / size, channels = p.conv.channels;
-  float *state = (float *)(p.conv.batch.seq_base[sequence] + p.conv.state_offset);
-  for (u32 c = cluster_rank() * blockDim.x + threadIdx.x; c < channels; c += size * blockDim.x) {
-    float newest = p.conv.x[(u64)sequence * channels + c], window[CONV_MAX_TAPS];
-#pragma unroll
-    for (u32 j = 1; j < CONV_MAX_TAPS; j++) window[j] = j < back ? state[(u64)c * back + j] : newest;
-#pragma unroll
-    for (u32 j = 1; j < CONV_MAX_TAPS; j++)
-      if (j <= back) state[(u64)c * back + j - 1] = window[j];
-  }
+  u32 size = cluster_size();
+  move_window(p.conv, blockIdx.x / size, cluster_rank() * blockDim.x + threadIdx.x, size * blockDim.x);
 }
 
 // Plan kernel `add`: `out = a + b`, element by element.

@@ -49,6 +49,8 @@ pub const FILES: &[KernelFile] = files![
     "linear_skinny.cuh",
     "linear_stream.cuh",
     "linear_stream_dot.cuh",
+    "linear_stream_gated.cuh",
+    "linear_stream_many.cuh",
     "linear_stream_norm.cuh",
     "linear_warpgroup.cuh",
     "map_rotated.cuh",
@@ -151,6 +153,10 @@ pub const KERNELS: &[KernelRow] = table! {
         STREAM_64_I8 => "linear_stream<4, false, false>";
         STREAM_64_U8 => "linear_stream<4, false, true>";
     }
+    "linear_stream_many.cuh", "LinearParams" {
+        MANY_32_I8 => "linear_stream_many<false>";
+        MANY_32_U8 => "linear_stream_many<true>";
+    }
     "linear_stream_dot.cuh", "LinearParams" {
         DOT_1_I8 => "linear_stream_dot<1, false>";
         DOT_1_U8 => "linear_stream_dot<1, true>";
@@ -171,6 +177,7 @@ pub const KERNELS: &[KernelRow] = table! {
     }
     "linear_expand.cuh", "ExpandParams" { EXPAND => "linear_expand"; }
     "linear_stream_norm.cuh", "NormLinearParams" { DOT_NORM_1 => "linear_stream_norm"; }
+    "linear_stream_gated.cuh", "GatedLinearParams" { DOT_GATED_1 => "linear_stream_gated"; }
     "argmax.cuh", "ArgmaxParams" { ARGMAX => "argmax"; }
     "int8_peak.cuh", "AddParams" { INT8_PEAK => "int8_peak"; }
     "linear_scalar.cuh", "LinearParams" {

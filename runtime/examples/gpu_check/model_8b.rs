@@ -11,20 +11,21 @@ const VOCAB: usize = 131_072;
 /// Rows of the vocabulary that are made; the others repeat them.
 const MADE: usize = 256;
 
-/// Weights of M layers, and of all others.
+/// Weights of M layers, of all others, and of embedding and head.
 pub struct Scheme {
     pub name: &'static str,
     pub mamba: WeightFormat,
     pub rest: WeightFormat,
+    pub head: WeightFormat,
 }
 
 pub fn schemes() -> Vec<Scheme> {
     let w4 = WeightFormat::W4TwoLevel { group_size: 128 };
     let w8 = WeightFormat::W8;
     vec![
-        Scheme { name: "phase 1", mamba: w8, rest: w8 },
-        Scheme { name: "phase 2", mamba: w4, rest: w4 },
-        Scheme { name: "phase 3", mamba: w4, rest: w8 },
+        Scheme { name: "phase 1", mamba: w8, rest: w8, head: w8 },
+        Scheme { name: "phase 2", mamba: w4, rest: w4, head: w8 },
+        Scheme { name: "phase 3", mamba: w4, rest: w8, head: w8 },
     ]
 }
 
@@ -49,13 +50,18 @@ fn shape() -> Shape {
 pub struct Store {
     mamba: MemoryStore,
     rest: MemoryStore,
+    head: MemoryStore,
     tall: HashMap<String, (Vec<usize>, Vec<u8>)>,
 }
 
 impl TensorStore for Store {
     fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
-        let (_, made) = name.split_once('#').unwrap_or(("", name));
-        let from = if name.starts_with("mamba") { &self.mamba } else { &self.rest };
+        let (prefix, made) = name.split_once('#').unwrap_or(("", name));
+        let from = match prefix {
+            "" => &self.head,
+            _ if prefix.starts_with("mamba") => &self.mamba,
+            _ => &self.rest,
+        };
         let view = from.tensor(made)?;
         Some(match self.tall.get(made) {
             Some((shape, bytes)) => TensorView { dtype: view.dtype, shape, bytes },
@@ -91,6 +97,7 @@ impl Models {
     pub fn build(&self, scheme: &Scheme) -> (Plan, Store) {
         let (mamba_plan, mamba) = &self.made[key(scheme.mamba)];
         let (rest_plan, rest) = &self.made[key(scheme.rest)];
+        let (head_plan, head) = &self.made[key(scheme.head)];
         let mut plan = rest_plan.clone();
         plan.model.vocab_size = VOCAB;
         plan.buffers[plan.logits.0 as usize].cols = VOCAB;
@@ -100,7 +107,7 @@ impl Models {
             let prefix = format!("layers.{index}.");
             from.launches.iter().filter(|launch| launch.origin.starts_with(&prefix)).cloned().collect()
         };
-        plan.launches.extend(rest_plan.launches.iter().filter(|l| l.origin == "embedding").cloned());
+        plan.launches.extend(head_plan.launches.iter().filter(|l| l.origin == "embedding").cloned());
         for (number, kind) in PATTERN.chars().enumerate() {
             let (launches, prefix) = match kind {
                 'M' => (layer(0, mamba_plan), format!("mamba{number}#")),
@@ -112,10 +119,10 @@ impl Models {
                 plan.launches.push(launch);
             }
         }
-        let head = |l: &&Launch| l.origin == "lm_head" || l.origin == "final.norm";
-        plan.launches.extend(rest_plan.launches.iter().filter(head).cloned());
+        let last = |l: &&Launch| l.origin == "lm_head" || l.origin == "final.norm";
+        plan.launches.extend(head_plan.launches.iter().filter(last).cloned());
         plan.launches.iter_mut().for_each(|launch| grow_vocabulary(&mut launch.kernel));
-        (plan, Store { mamba: mamba.clone(), rest: rest.clone(), tall: tall(rest) })
+        (plan, Store { mamba: mamba.clone(), rest: rest.clone(), head: head.clone(), tall: tall(head) })
     }
 }
 

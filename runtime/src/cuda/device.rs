@@ -4,7 +4,8 @@ use super::driver::{Gpu, Graph, Pinned, Stream};
 use super::enqueue::Queue;
 use super::greedy::Greedy;
 use super::kernels::{KernelImages, Kernels};
-use super::program::{Op, Resolver, Scratch};
+use super::program::{Op, Resolver};
+use super::scratch::Scratch;
 use super::slots::{FIRST_CAPACITY, Slots};
 use super::tensors::{Tensors, stored_bytes};
 use crate::device::{DeviceError, LaunchByLaunch, Limits, Logits, SequenceChunk, SlotId};
@@ -12,6 +13,7 @@ use crate::memory::{Footprint, Use};
 use crate::plan::{BufferId, Plan, Rows, StateId};
 use crate::tensors::TensorStore;
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::HashMap;
 
 /// How to run on a GPU.
@@ -74,7 +76,7 @@ impl<'a> Device<'a> {
         let tensors = Tensors::upload(plan, store)?;
         let slots = Slots::new(plan, &limits);
         let batch = Batch::new(limits.step_rows)?;
-        let scratch = Scratch::new(plan, &gpu, limits.step_rows, kernels.warpgroups)?;
+        let scratch = Scratch::new(plan, &gpu, &stream, limits.step_rows, kernels.warpgroups)?;
         let output_rows = limits.step_rows.min(FIRST_OUTPUT_ROWS);
         let mut device = Device {
             plan,
@@ -111,6 +113,7 @@ impl<'a> Device<'a> {
             slots: &self.slots,
             batch: &self.batch,
             scratch: &self.scratch,
+            counters: Cell::default(),
         };
         self.program = resolver.resolve()?;
         let bytes = self.buffers.output_rows * self.plan.model.vocab_size * 4;

@@ -5,13 +5,14 @@ use super::driver::{Gpu, Stream};
 use super::entry::{self, Entry, GEMM_BLOCK_M, WARPGROUP, Warpgroup};
 use super::kernels::{Grid, Kernels};
 use super::params::{
-    AttentionParams, CONV_CHUNK, Conv1dParams, DTYPE_F32, EMIT_U8, Emit, GatedNormParams, GatedStepParams,
-    LONG_SCAN_WARPS, LinearParams, MAP_ROTATED_TURNS, MapParams, NormLinearParams, RmsNormParams, SCAN_WARPS,
-    STREAM_MAX_GROUPS, STREAM_SCALE_STAGES, ScanStepParams, SsmScanParams, WarpgroupParams,
+    AttentionParams, CONV_CHUNK, Conv1dParams, DTYPE_F32, EMIT_U8, Emit, FORMAT_W8, GATED_CLUSTER, GatedLinearParams,
+    GatedNormParams, GatedStepParams, LONG_SCAN_WARPS, LinearParams, MANY_TILE_ROWS, MANY_TOKENS, MAP_ROTATED_TURNS,
+    MapParams, NormLinearParams, SCAN_WARPS, STREAM_MAX_GROUPS, STREAM_SCALE_STAGES, ScanStepParams, SsmScanParams,
+    WarpgroupParams,
 };
 use super::program::{AttentionOp, MixerOp, Op, RowCount, attention_parts};
 use super::tensor_map::tensor_map;
-use super::weights::{self, FEW_ROWS, FewRows, LinearOp, WideOp, with_tiles};
+use super::weights::{self, Before, FEW_ROWS, FewRows, LinearOp, WideOp, with_tiles};
 use crate::device::DeviceError;
 use crate::plan::{DType, Rows};
 use bytemuck::Zeroable;
@@ -38,9 +39,12 @@ impl Queue<'_> {
         while let [op, behind @ ..] = rest {
             rest = behind;
             if let Some(Op::Linear(linear)) = behind.first()
-                && let Some(norm) = linear.norm.filter(|_| self.normalizes(linear))
+                && let Some(before) = linear.before.filter(|before| self.joins(before, linear))
             {
-                self.norm_linear(norm, linear)?;
+                if let Op::Mixer(mixer) = op {
+                    self.scan_step(mixer)?;
+                }
+                self.row_linear(&before, with_rows(&linear.skinny[0], 1))?;
                 rest = &behind[1..];
             } else {
                 self.enqueue(op)?;
@@ -136,6 +140,16 @@ impl Queue<'_> {
 
     /// One token a sequence: the convolution is the scan's prologue, and its windows move on behind the norm.
     fn mixer_step(&self, mixer: &MixerOp) -> Result<(), DeviceError> {
+        self.scan_step(mixer)?;
+        let before = Before::Gated(mixer.end());
+        if mixer.taken && self.shape.rows == 1 && self.fits(&before, &LinearParams::zeroed()) {
+            return self.row_linear(&before, LinearParams::zeroed());
+        }
+        let grid = self.per_row(Rows::Token, &mixer.norm.emit, mixer.norm.group_size);
+        self.launch(entry::GATED_RMS_NORM_STEP, grid, &mixer.end())
+    }
+
+    fn scan_step(&self, mixer: &MixerOp) -> Result<(), DeviceError> {
         let (conv, scan) = (mixer.conv, mixer.scan);
         let entries = match scan.state_size {
             0..=32 => [entry::SCAN_STEP_32, entry::SCAN_STEP_32_NARROW],
@@ -146,9 +160,7 @@ impl Queue<'_> {
         let entry = entries[is_narrow(&scan)];
         let blocks = scan.heads * scan.head_dim.div_ceil(SCAN_WARPS * 4);
         let grid = Grid::new(blocks as usize, self.shape.sequences, 1);
-        self.launch(entry, grid, &ScanStepParams { conv, scan: SsmScanParams { xbc: 0, ..scan } })?;
-        let grid = self.per_row(Rows::Token, &mixer.norm.emit, mixer.norm.group_size);
-        self.launch(entry::GATED_RMS_NORM_STEP, grid, &GatedStepParams { norm: mixer.norm, conv })
+        self.launch(entry, grid, &ScanStepParams { conv, scan: SsmScanParams { xbc: 0, ..scan } })
     }
 
     fn conv1d(&self, params: &Conv1dParams) -> Result<(), DeviceError> {
@@ -178,16 +190,38 @@ impl Queue<'_> {
         self.launch(entry, Grid::new(blocks as usize, self.shape.sequences, 1).smem(smem as usize), params)
     }
 
-    fn normalizes(&self, linear: &LinearOp) -> bool {
-        let smem = linear.skinny.first().map_or(0, |params| stream_smem(params, 1) + entry::NORM_SMEM_BYTES);
-        self.kernels.hopper && self.row_count(linear.rows) == 1 && smem + 1024 <= self.gpu.smem_per_block
+    /// Whether one kernel does a linear and what is before it.
+    fn joins(&self, before: &Before, linear: &LinearOp) -> bool {
+        self.row_count(linear.rows) == 1 && linear.skinny.first().is_some_and(|params| self.fits(before, params))
     }
 
-    fn norm_linear(&self, norm: RmsNormParams, linear: &LinearOp) -> Result<(), DeviceError> {
-        let smem = stream_smem(&linear.skinny[0], 1) + entry::NORM_SMEM_BYTES;
-        let params = NormLinearParams { norm, linear: with_rows(&linear.skinny[0], 1) };
-        let grid = self.stream_grid(entry::DOT_NORM_1, smem, &params.linear);
-        self.launch(entry::DOT_NORM_1, grid, &params)
+    fn fits(&self, before: &Before, linear: &LinearParams) -> bool {
+        self.kernels.hopper && row_linear_smem(before, linear) + 1024 <= self.gpu.smem_per_block
+    }
+
+    /// A linear of one row that its own blocks make; or the row alone, by a linear of no tiles.
+    fn row_linear(&self, before: &Before, linear: LinearParams) -> Result<(), DeviceError> {
+        let smem = row_linear_smem(before, &linear);
+        match *before {
+            Before::Norm(norm) => {
+                let grid = self.stream_grid(entry::DOT_NORM_1, smem, &linear);
+                self.launch(entry::DOT_NORM_1, grid, &NormLinearParams { norm, linear })
+            }
+            Before::Gated(gated) => {
+                let grid = self.cluster_grid(entry::DOT_GATED_1, smem, &linear)?;
+                self.launch(entry::DOT_GATED_1, grid, &GatedLinearParams { gated, linear })
+            }
+        }
+    }
+
+    /// Whole clusters, at least one, and no more than are resident at once: one that came later would make the others wait.
+    fn cluster_grid(&self, entry: Entry, smem: u32, linear: &LinearParams) -> Result<Grid, DeviceError> {
+        let cluster = GATED_CLUSTER as usize;
+        let blocks = self.stream_grid(entry, smem, linear).blocks.0 as usize;
+        let grid = |clusters: usize| Grid::new(clusters * cluster, 1, 1).smem(smem as usize).clusters(cluster);
+        let wanted = (blocks / cluster).max(1);
+        let resident = self.kernels.resident_clusters(entry, grid(wanted))?;
+        Ok(grid(wanted.min(resident.max(1))))
     }
 
     fn linear(&self, linear: &LinearOp) -> Result<(), DeviceError> {
@@ -220,6 +254,11 @@ impl Queue<'_> {
     }
 
     fn skinny(&self, few: &FewRows, params: &LinearParams) -> Result<(), DeviceError> {
+        if few.rows == MANY_TOKENS && self.streams_many(params) {
+            let params = with_tiles(*params, MANY_TILE_ROWS);
+            let entry = [entry::MANY_32_I8, entry::MANY_32_U8][params.x_unsigned as usize];
+            return self.launch(entry, self.stream_grid(entry, entry::MANY_SMEM_BYTES, &params), &params);
+        }
         let groups = params.segments.iter().map(|segment| segment.groups).max();
         let smem = stream_smem(params, few.rows);
         let fits = smem + 1024 <= self.gpu.smem_per_block;
@@ -229,6 +268,14 @@ impl Queue<'_> {
         };
         let entry = entries[params.x_unsigned as usize];
         self.launch(entry, self.stream_grid(entry, smem, params), params)
+    }
+
+    /// Whether W4 is most of a linear, and in rows that the kernel for many rows takes.
+    fn streams_many(&self, params: &LinearParams) -> bool {
+        let segments = &params.segments[..params.segment_count as usize];
+        let whole = segments.iter().all(|segment| segment.row_bytes.is_multiple_of(64));
+        let narrow = segments.first().is_some_and(|segment| segment.format != FORMAT_W8);
+        self.kernels.hopper && whole && narrow && entry::MANY_SMEM_BYTES + 1024 <= self.gpu.smem_per_block
     }
 
     /// As many blocks as are resident at once; they deal the tiles out among themselves.
@@ -325,6 +372,16 @@ const ATTENTION_TILES_FROM: usize = 16;
 
 fn stream_smem(params: &LinearParams, tokens: u32) -> u32 {
     entry::stream_smem_bytes(tokens) + STREAM_SCALE_STAGES * params.scale_bytes
+}
+
+fn row_linear_smem(before: &Before, params: &LinearParams) -> u32 {
+    let row = match before {
+        Before::Norm(_) => entry::NORM_SMEM_BYTES,
+        Before::Gated(GatedStepParams { norm: GatedNormParams { emit, .. }, .. }) => {
+            entry::gated_smem_bytes(emit.n, emit.hadamard_block)
+        }
+    };
+    stream_smem(params, 1) + row
 }
 
 fn with_rows(params: &LinearParams, rows: usize) -> LinearParams {

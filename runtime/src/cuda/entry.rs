@@ -1,8 +1,9 @@
 //! The entry points of the compiled kernels: what the launcher and the kernel table of the compiler agree on.
 
 use super::params::{
-    LONG_SCAN_WARPS, NORM_MAX_COLUMNS, SCAN_STAGE_TOKENS, SCAN_WARPS, SKINNY_STAGES, SKINNY_TILE_ROWS, SKINNY_WARPS,
-    STREAM_ROW_BYTES, STREAM_SCALE_STAGES, STREAM_STAGES, STREAM_WARPS,
+    GATED_CLUSTER, GATED_SHARED_BYTES, LONG_SCAN_WARPS, MANY_ROW_BYTES, MANY_STAGES, MANY_TILE_ROWS, MANY_TOKENS,
+    NORM_MAX_COLUMNS, SCAN_STAGE_TOKENS, SCAN_WARPS, SKINNY_STAGES, SKINNY_TILE_ROWS, SKINNY_WARPS, STREAM_ROW_BYTES,
+    STREAM_SCALE_STAGES, STREAM_STAGES, STREAM_WARPS,
 };
 
 /// A `__global__` function.
@@ -34,6 +35,7 @@ macro_rules! entries {
 
 const SKINNY_THREADS: u32 = SKINNY_WARPS * 32;
 const STREAM_THREADS: u32 = (STREAM_WARPS + 1) * 32;
+const MANY_THREADS: u32 = (STREAM_WARPS + 2) * 32;
 const SCAN_THREADS: u32 = SCAN_WARPS * 32;
 const LONG_SCAN_THREADS: u32 = LONG_SCAN_WARPS * 32;
 
@@ -174,6 +176,8 @@ entries! {
     DOT_1_U8 = "linear_stream_dot_1_u8", STREAM_THREADS, 2;
     /// One row that is normalized first.
     DOT_NORM_1 = "linear_stream_dot_norm_1", STREAM_THREADS, 2;
+    /// One row that is gated, normalized in groups, rotated and quantized first.
+    DOT_GATED_1 = "linear_stream_dot_gated_1", STREAM_THREADS, 2;
     /// Up to 2 rows.
     DOT_2_I8 = "linear_stream_dot_2_i8", STREAM_THREADS, 2;
     /// Unsigned activations.
@@ -198,6 +202,10 @@ entries! {
     STREAM_64_I8 = "linear_stream_64_i8", STREAM_THREADS, 1;
     /// Up to 64 rows, unsigned activations.
     STREAM_64_U8 = "linear_stream_64_u8", STREAM_THREADS, 1;
+    /// Up to 32 rows of W4, with bulk copies of weights and activations.
+    MANY_32_I8 = "linear_stream_many_32_i8", MANY_THREADS, 1;
+    /// Unsigned activations.
+    MANY_32_U8 = "linear_stream_many_32_u8", MANY_THREADS, 1;
 
     /// W8 by warpgroup instructions, 64 x 32 tiles.
     WARPGROUP_32_I8 = "linear_warpgroup_32_i8", 160, 3;
@@ -285,16 +293,30 @@ pub const fn skinny_smem_bytes(tokens: u32) -> u32 {
 }
 
 /// Shared memory of a streaming linear of up to `tokens` rows without its group scales: the ring, row scales, barriers,
-/// partial sums.
+/// drawn tiles, partial sums.
 pub const fn stream_smem_bytes(tokens: u32) -> u32 {
     let ring = STREAM_STAGES * SKINNY_TILE_ROWS * STREAM_ROW_BYTES;
     let scales = STREAM_SCALE_STAGES * SKINNY_TILE_ROWS * 4;
-    ring + scales + 2 * STREAM_STAGES * 8 + 2 * STREAM_WARPS * tokens * SKINNY_TILE_ROWS * 4
+    let tiles = STREAM_SCALE_STAGES * (4 + 8);
+    ring + scales + tiles + 2 * STREAM_STAGES * 8 + 2 * STREAM_WARPS * tokens * SKINNY_TILE_ROWS * 4
 }
+
+/// Shared memory of the streaming linear of many rows: the ring of weights and activations, partial sums, barriers, drawn tiles.
+pub const MANY_SMEM_BYTES: u32 = {
+    let stage = MANY_TILE_ROWS * (MANY_ROW_BYTES + 64) + MANY_TOKENS * (2 * MANY_ROW_BYTES + 16);
+    let sums = STREAM_WARPS * MANY_TOKENS * (MANY_TILE_ROWS + 4) * 4;
+    MANY_STAGES * (stage + 16) + sums + STREAM_SCALE_STAGES * (8 + 4)
+};
 
 /// What a norm in front of a streaming linear adds: the row, sums of its pieces, and peaks.
 pub const NORM_SMEM_BYTES: u32 =
     (NORM_MAX_COLUMNS + NORM_MAX_COLUMNS / 128 * 4 + STREAM_WARPS * 4 + 4).next_multiple_of(16);
+
+/// What a gated row of `n` columns that a cluster makes in front of a streaming linear adds; rotations wider than 256
+/// columns exchange the block's part of it.
+pub const fn gated_smem_bytes(n: u32, hadamard_block: u32) -> u32 {
+    GATED_SHARED_BYTES + n + if hadamard_block > 256 { n / GATED_CLUSTER * 4 } else { 0 }
+}
 
 /// Shared memory of a scan of many tokens: two stages of x, B, C, dt and decay.
 pub const fn scan_smem_bytes(head_dim: u32, state_size: u32) -> u32 {

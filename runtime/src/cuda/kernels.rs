@@ -99,6 +99,17 @@ impl Kernels {
         self.used.borrow().iter().copied().collect()
     }
 
+    /// How many clusters of such a launch the GPU holds at once.
+    pub(super) fn resident_clusters(&self, entry: Entry, grid: Grid) -> Result<usize, DeviceError> {
+        let mut attributes = [cluster(grid.cluster)];
+        let config = launch_config(entry, grid, std::ptr::null_mut(), &mut attributes);
+        let mut count = 0;
+        // SAFETY: the function is of a loaded module, `count` may be written, and the configuration is read during the call.
+        let found = unsafe { sys::cuOccupancyMaxActiveClusters(&mut count, self.functions[entry.name], &config) };
+        found.result().map_err(failed("cuOccupancyMaxActiveClusters"))?;
+        Ok(count as usize)
+    }
+
     /// Puts a kernel on the stream. `params` is the one argument of its entry point.
     pub(super) fn launch<P: Pod>(
         &self,
@@ -113,19 +124,8 @@ impl Kernels {
         }
         self.used.borrow_mut().insert(entry.name);
         let mut attributes = [dependent_launch(), cluster(grid.cluster)];
-        let count = if !self.hopper { 0 } else { 1 + u32::from(grid.cluster > 1) };
-        let config = sys::CUlaunchConfig {
-            gridDimX: x,
-            gridDimY: y,
-            gridDimZ: z,
-            blockDimX: entry.threads,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: grid.smem_bytes,
-            hStream: stream.handle,
-            attrs: attributes.as_mut_ptr(),
-            numAttrs: count,
-        };
+        let count = if !self.hopper { 0 } else { 1 + usize::from(grid.cluster > 1) };
+        let config = launch_config(entry, grid, stream.handle, &mut attributes[..count]);
         let mut arguments = [std::ptr::from_ref(params).cast_mut().cast()];
         // SAFETY: the function takes one struct of this type (the entry table and the header come from the same
         // declarations), which the driver copies during the call.
@@ -133,6 +133,26 @@ impl Kernels {
             sys::cuLaunchKernelEx(&config, self.functions[entry.name], arguments.as_mut_ptr(), std::ptr::null_mut())
         };
         launched.result().map_err(failed(entry.name))
+    }
+}
+
+fn launch_config(
+    entry: Entry,
+    grid: Grid,
+    stream: sys::CUstream,
+    attributes: &mut [sys::CUlaunchAttribute],
+) -> sys::CUlaunchConfig {
+    sys::CUlaunchConfig {
+        gridDimX: grid.blocks.0,
+        gridDimY: grid.blocks.1,
+        gridDimZ: grid.blocks.2,
+        blockDimX: entry.threads,
+        blockDimY: 1,
+        blockDimZ: 1,
+        sharedMemBytes: grid.smem_bytes,
+        hStream: stream,
+        attrs: attributes.as_mut_ptr(),
+        numAttrs: attributes.len() as u32,
     }
 }
 

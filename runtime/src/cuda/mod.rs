@@ -14,6 +14,7 @@ mod kernels;
 mod measure;
 pub mod params;
 mod program;
+mod scratch;
 mod slots;
 mod tensor_map;
 mod tensors;

@@ -103,8 +103,22 @@ device_constants! {
     STREAM_SCALE_STAGES = 8;
     /// Bytes of each of the rows of a stage.
     STREAM_ROW_BYTES = 2048;
+    /// Rows of the streaming linear of many rows.
+    MANY_TOKENS = 32;
+    /// Stages of its ring.
+    MANY_STAGES = 3;
+    /// Weight rows of a tile of it.
+    MANY_TILE_ROWS = 32;
+    /// Bytes of each of the rows of a stage.
+    MANY_ROW_BYTES = 512;
     /// Groups a weight row may have.
     STREAM_MAX_GROUPS = 176;
+    /// Blocks of a cluster that make a gated row in front of a linear.
+    GATED_CLUSTER = 4;
+    /// Pieces of 256 columns of it that a warp keeps in registers.
+    GATED_TURNS = 2;
+    /// Shared memory of a block for it, besides the row.
+    GATED_SHARED_BYTES = 144;
     /// Columns of a norm in front of a linear.
     NORM_MAX_COLUMNS = 5120;
     /// Pieces of 128 columns of a row that a block normalizes.
@@ -322,6 +336,8 @@ device_structs! {
         x: Address = "const void *x",
         /// Scale of every row, or 0.
         x_scale: Address = "const float *x_scale",
+        /// Tiles drawn by the blocks of the streaming linear; 0 between launches.
+        draws: Address = "unsigned int *draws",
         /// Columns of x.
         k: u32 = "unsigned int k",
         /// Columns of 8-bit x in memory.
@@ -357,7 +373,7 @@ device_structs! {
         /// The linear; tiles are of `warpgroup_rows`.
         linear: LinearParams = "LinearParams linear",
         /// Unused.
-        padding: [u32; 4] = "unsigned int padding[4]",
+        padding: [u32; 2] = "unsigned int padding[2]",
     }
 
     /// W4 two-level weights to W8.
@@ -456,6 +472,14 @@ device_structs! {
         norm: GatedNormParams = "GatedNormParams norm",
         /// The convolution.
         conv: Conv1dParams = "Conv1dParams conv",
+    }
+
+    /// The end of `Kernel::Mixer` and the `Kernel::Linear` that takes its result.
+    struct GatedLinearParams {
+        /// Norm and windows.
+        gated: GatedStepParams = "GatedStepParams gated",
+        /// The linear.
+        linear: LinearParams = "LinearParams linear",
     }
 
     /// `Kernel::Attention`.

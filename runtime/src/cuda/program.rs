@@ -2,20 +2,22 @@
 
 use super::batch::Batch;
 use super::buffers::Buffers;
-use super::driver::{Gpu, Memory};
+use super::driver::Gpu;
 use super::params::{
     AddParams, AttentionParams, Conv1dParams, DTYPE_BF16, DTYPE_F16, DTYPE_F32, DTYPE_I8, DequantizeParams, EMIT_FLOAT,
     EMIT_I8, EMIT_U8, EPILOGUE_ACCUMULATE, EPILOGUE_ACCUMULATOR, EPILOGUE_RELU2, EPILOGUE_STORE, EmbedParams, Emit,
-    GatedNormParams, MapParams, RmsNormParams, SelectParams, SsmScanParams,
+    GatedNormParams, GatedStepParams, MapParams, RmsNormParams, SelectParams, SsmScanParams,
 };
+use super::scratch::Scratch;
 use super::slots::{Place, Slots};
 use super::tensors::Tensors;
-use super::weights::{self, LinearOp};
+use super::weights::{self, Before, LinearOp};
 use crate::device::DeviceError;
 use crate::plan::{
     Activation, BufferId, ConvWeights, DType, Emit as PlanEmit, Epilogue, Kernel, Plan, Rows, SsmShape, SsmWeights,
     StateId,
 };
+use std::cell::Cell;
 
 /// One launch of the plan. Numbers of rows are filled in when it is enqueued.
 pub(super) enum Op {
@@ -45,6 +47,15 @@ pub(super) struct MixerOp {
     pub(super) conv: Conv1dParams,
     pub(super) scan: SsmScanParams,
     pub(super) norm: GatedNormParams,
+    /// Whether the linear behind it can do the end of it as well.
+    pub(super) taken: bool,
+}
+
+impl MixerOp {
+    /// Behind the scan of one token a sequence.
+    pub(super) fn end(&self) -> GatedStepParams {
+        GatedStepParams { norm: self.norm, conv: self.conv }
+    }
 }
 
 pub(super) struct AttentionOp {
@@ -52,53 +63,9 @@ pub(super) struct AttentionOp {
     pub(super) dtype: DType,
 }
 
-/// Memory that the kernels of one launch hand to each other.
-pub(super) struct Scratch {
-    pub(super) convolved: Memory,
-    pub(super) scanned: Memory,
-    pub(super) part_acc: Memory,
-    pub(super) part_top: Memory,
-    pub(super) part_sum: Memory,
-    /// W8 made of the W4 weights of one linear.
-    pub(super) expanded: Memory,
-}
-
 /// Parts of the context that attention is split into for this many rows.
 pub(super) fn attention_parts(gpu: &Gpu, rows: usize, kv_heads: usize) -> usize {
     (2 * gpu.sm_count as usize / (rows * kv_heads)).clamp(1, 64)
-}
-
-impl Scratch {
-    pub(super) fn new(plan: &Plan, gpu: &Gpu, step_rows: usize, warpgroups: bool) -> Result<Scratch, DeviceError> {
-        let (mut channels, mut inner, mut parts, mut part_values, mut expanded) = (0, 0, 0, 0, 0);
-        for launch in &plan.launches {
-            match &launch.kernel {
-                Kernel::Mixer { conv, shape, .. } => {
-                    channels = channels.max(conv.channels);
-                    inner = inner.max(shape.heads * shape.head_dim);
-                }
-                Kernel::Attention { heads, kv_heads, head_dim, .. } => {
-                    // Rows times parts is at most this, whatever the rows.
-                    let most = (step_rows + 2 * gpu.sm_count as usize / kv_heads + 1) * heads;
-                    parts = parts.max(most);
-                    part_values = part_values.max(most * head_dim);
-                }
-                Kernel::Linear { in_features, segments, .. } if warpgroups => {
-                    expanded = expanded.max(weights::expanded_bytes(*in_features, segments));
-                }
-                _ => {}
-            }
-        }
-        let floats = |count: usize, what: &str| Memory::allocate(count * 4, what);
-        Ok(Scratch {
-            convolved: floats(step_rows * channels, "convolved channels")?,
-            scanned: floats(step_rows * inner, "the output of scans")?,
-            part_acc: floats(part_values, "parts of attention")?,
-            part_top: floats(parts, "parts of attention")?,
-            part_sum: floats(parts, "parts of attention")?,
-            expanded: Memory::allocate(expanded, "expanded weights")?,
-        })
-    }
 }
 
 /// Everything that addresses come from.
@@ -109,6 +76,8 @@ pub(super) struct Resolver<'a> {
     pub(super) slots: &'a Slots,
     pub(super) batch: &'a Batch,
     pub(super) scratch: &'a Scratch,
+    /// Counters handed out.
+    pub(super) counters: Cell<u64>,
 }
 
 impl Resolver<'_> {
@@ -120,8 +89,10 @@ impl Resolver<'_> {
             .map(|launch| self.op(&launch.kernel, &launch.origin))
             .collect::<Result<_, _>>()?;
         for index in 1..program.len() {
-            if let [Op::RmsNorm(norm, _, taken), Op::Linear(linear)] = &mut program[index - 1..=index] {
-                *taken = linear.take_norm(norm);
+            match &mut program[index - 1..=index] {
+                [Op::RmsNorm(norm, _, taken), Op::Linear(linear)] => *taken = linear.take(Before::Norm(*norm)),
+                [Op::Mixer(mixer), Op::Linear(linear)] => mixer.taken = linear.take(Before::Gated(mixer.end())),
+                _ => {}
             }
         }
         Ok(program)
@@ -209,10 +180,18 @@ impl Resolver<'_> {
                     conv: self.conv(self.address(*xbc), conv, *conv_state, convolved, origin)?,
                     scan: self.scan(convolved, self.address(*dt), ssm, shape, *ssm_state, scanned, origin)?,
                     norm: self.gated_norm(scanned, *z, norm_weight.as_ref(), *group_size, *eps, emit),
+                    taken: false,
                 }))
             }
             Kernel::Attention { .. } => Op::Attention(Box::new(self.attention(kernel, origin)?)),
         })
+    }
+
+    /// The next counter of drawn tiles.
+    pub(super) fn counter(&self) -> u64 {
+        let index = self.counters.get();
+        self.counters.set(index + 1);
+        self.scratch.draws.address() + index * 4
     }
 
     pub(super) fn address(&self, id: BufferId) -> u64 {

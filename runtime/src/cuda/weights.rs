@@ -2,9 +2,9 @@
 
 use super::entry::{self, Entry};
 use super::params::{
-    EMIT_I8, EmbedParams, ExpandParams, FORMAT_BF16, FORMAT_F16, FORMAT_F32, FORMAT_W4_GROUP, FORMAT_W4_TWO_LEVEL,
-    FORMAT_W8, LinearParams, LinearSegment, MAX_SEGMENTS, NORM_MAX_COLUMNS, RmsNormParams, SKINNY_TILE_ROWS,
-    STREAM_MAX_GROUPS,
+    EMIT_I8, EmbedParams, Emit, ExpandParams, FORMAT_BF16, FORMAT_F16, FORMAT_F32, FORMAT_W4_GROUP,
+    FORMAT_W4_TWO_LEVEL, FORMAT_W8, GATED_CLUSTER, GATED_TURNS, GatedStepParams, LinearParams, LinearSegment,
+    MAX_SEGMENTS, NORM_MAX_COLUMNS, RmsNormParams, SKINNY_TILE_ROWS, STREAM_MAX_GROUPS, STREAM_WARPS,
 };
 use super::program::{Resolver, epilogue};
 use super::tensors::Tensors;
@@ -22,22 +22,49 @@ pub(super) struct LinearOp {
     pub(super) wide: Option<WideOp>,
     /// Float weights and small groups, for any number of rows.
     pub(super) scalar: Vec<LinearParams>,
-    /// The norm that makes the input, in a launch before: one row is normalized by the linear itself.
-    pub(super) norm: Option<RmsNormParams>,
+    /// What makes the input, in a launch before: one row is made by the linear itself.
+    pub(super) before: Option<Before>,
+}
+
+/// The end of the launch before a linear, of which the linear's kernel is capable for one row.
+#[derive(Clone, Copy)]
+pub(super) enum Before {
+    Norm(RmsNormParams),
+    Gated(GatedStepParams),
 }
 
 impl LinearOp {
-    /// Takes over the norm whose result this is the linear of, if one kernel does both.
-    pub(super) fn take_norm(&mut self, norm: &RmsNormParams) -> bool {
+    /// Takes over what makes its input, if one kernel does both.
+    pub(super) fn take(&mut self, before: Before) -> bool {
         let [linear] = &self.skinny[..] else { return false };
-        let emit = &norm.emit;
+        let (emit, able) = match &before {
+            Before::Norm(norm) => (&norm.emit, norm.delta == 0 && is_plain_norm(&norm.emit)),
+            Before::Gated(GatedStepParams { norm, .. }) => {
+                let whole = is_whole_row(&norm.emit, norm.group_size);
+                (&norm.emit, whole)
+            }
+        };
         let same = emit.out == linear.x && emit.out_scale == linear.x_scale && emit.n_padded == linear.k_padded;
-        let plain = norm.delta == 0 && emit.format == EMIT_I8 && emit.hadamard_block == 0;
         let few = linear.segments.iter().all(|segment| segment.groups <= STREAM_MAX_GROUPS);
-        let fits = emit.n.is_multiple_of(4) && emit.n_padded <= NORM_MAX_COLUMNS && few && self.scalar.is_empty();
-        self.norm = (same && plain && fits).then_some(*norm);
-        self.norm.is_some()
+        self.before = (same && able && few && self.scalar.is_empty()).then_some(before);
+        self.before.is_some()
     }
+}
+
+fn is_plain_norm(emit: &Emit) -> bool {
+    let plain = emit.format == EMIT_I8 && emit.hadamard_block == 0;
+    plain && emit.n.is_multiple_of(4) && emit.n_padded <= NORM_MAX_COLUMNS
+}
+
+/// Whether a cluster of blocks can make the gated row: equal parts of whole pieces of 256 columns, blocks of the rotation and
+/// groups of the norm, that fit registers.
+fn is_whole_row(emit: &Emit, group_size: u32) -> bool {
+    let part = emit.n / GATED_CLUSTER;
+    let pieces =
+        emit.n == emit.n_padded && emit.n.is_multiple_of(GATED_CLUSTER * 256) && group_size.is_multiple_of(256);
+    let rotated = emit.hadamard_block <= 1 || emit.hadamard_block >= 256 && part.is_multiple_of(emit.hadamard_block);
+    let fits = part.is_multiple_of(group_size) && part <= GATED_TURNS * STREAM_WARPS * 256;
+    pieces && rotated && fits && emit.format == EMIT_I8
 }
 
 /// A linear of W8 segments, some of which are made of W4 first.
@@ -169,13 +196,14 @@ pub(super) fn linear(resolver: &Resolver<'_>, x: Activation, k: usize, segments:
     let launches = |wanted: bool, most: usize| -> Vec<LinearParams> {
         chosen(wanted).chunks(most).map(|part| with_segments(common, part)).collect()
     };
+    let streamed = |params| LinearParams { draws: resolver.counter(), ..params };
     LinearOp {
         rows: resolver.plan.buffer(data).rows,
         wide: widen(resolver, common, &chosen(true)),
-        skinny: launches(true, MAX_SEGMENTS as usize),
+        skinny: launches(true, MAX_SEGMENTS as usize).into_iter().map(streamed).collect(),
         gemm: launches(true, 1),
         scalar: launches(false, 1),
-        norm: None,
+        before: None,
     }
 }
 

@@ -1,0 +1,63 @@
+//! Memory that lives as long as the device, beside weights, buffers and states.
+
+use super::driver::{Gpu, Memory, Stream};
+use super::weights;
+use crate::device::DeviceError;
+use crate::plan::{Kernel, Plan};
+
+/// Memory that the kernels of one launch hand to each other.
+pub(super) struct Scratch {
+    pub(super) convolved: Memory,
+    pub(super) scanned: Memory,
+    pub(super) part_acc: Memory,
+    pub(super) part_top: Memory,
+    pub(super) part_sum: Memory,
+    /// W8 made of the W4 weights of one linear.
+    pub(super) expanded: Memory,
+    /// A counter a launch of a linear, all 0 between launches.
+    pub(super) draws: Memory,
+}
+
+impl Scratch {
+    pub(super) fn new(
+        plan: &Plan,
+        gpu: &Gpu,
+        stream: &Stream,
+        step_rows: usize,
+        warpgroups: bool,
+    ) -> Result<Scratch, DeviceError> {
+        let (mut channels, mut inner, mut parts, mut part_values, mut expanded) = (0, 0, 0, 0, 0);
+        let mut linears = 0;
+        for launch in &plan.launches {
+            match &launch.kernel {
+                Kernel::Mixer { conv, shape, .. } => {
+                    channels = channels.max(conv.channels);
+                    inner = inner.max(shape.heads * shape.head_dim);
+                }
+                Kernel::Attention { heads, kv_heads, head_dim, .. } => {
+                    // Rows times parts is at most this, whatever the rows.
+                    let most = (step_rows + 2 * gpu.sm_count as usize / kv_heads + 1) * heads;
+                    parts = parts.max(most);
+                    part_values = part_values.max(most * head_dim);
+                }
+                Kernel::Linear { in_features, segments, .. } => {
+                    linears += segments.len();
+                    if warpgroups {
+                        expanded = expanded.max(weights::expanded_bytes(*in_features, segments));
+                    }
+                }
+                _ => {}
+            }
+        }
+        let floats = |count: usize, what: &str| Memory::allocate(count * 4, what);
+        Ok(Scratch {
+            convolved: floats(step_rows * channels, "convolved channels")?,
+            scanned: floats(step_rows * inner, "the output of scans")?,
+            part_acc: floats(part_values, "parts of attention")?,
+            part_top: floats(parts, "parts of attention")?,
+            part_sum: floats(parts, "parts of attention")?,
+            expanded: Memory::allocate(expanded, "expanded weights")?,
+            draws: Memory::zeroed(linears * 4, "counters of tiles", stream)?,
+        })
+    }
+}
