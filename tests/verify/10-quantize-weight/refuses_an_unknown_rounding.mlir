@@ -5,7 +5,7 @@ module attributes {nemo.stage = "quantized"} {
   func.func @forward(%t: !nemo.tokens) -> !act_32_f32 {
     %e = "nemo.weight"() {tensor = "embeddings.weight"} : () -> !matrix_96_32_bf16
     %x = "nemo.embed"(%t, %e) {name = "embeddings", precision = "float"} : (!nemo.tokens, !matrix_96_32_bf16) -> !act_32_f32
-    %0 = "nemo.quantize_weight"(%e) {rounding = "up"} : (!matrix_96_32_bf16) -> !matrix_96_32_i8  // expected-error: rounding is "up", expected rtn, gptq
+    %0 = "nemo.quantize_weight"(%e) {rounding = "up"} : (!matrix_96_32_bf16) -> !matrix_96_32_i8  // expected-error: rounding is "up", expected rtn, rtn-absmax, gptq
     return %x : !act_32_f32
   }
 }
