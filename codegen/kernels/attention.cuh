@@ -158,9 +158,19 @@ template <u32 DTYPE, int HEADS> struct Attend {
 #pragma unroll
           for (int i = 0; i < 8; i++) dot = fmaf(q[h][i], k[u][i], dot);
           if constexpr (Cache<DTYPE>::SCALED) dot *= key_scale[u];
-          for (u32 o = lanes / 2; o; o >>= 1) dot += __shfl_xor_sync(FULL_MASK, dot, o);
-          score[u][h] = first + u * groups + group < end ? dot : 2.0f * NEGATIVE;
+          score[u][h] = dot;
         }
+      // The number of rounds is not known to the compiler: all products take each together, or they would wait one by one.
+      for (u32 o = lanes / 2; o; o >>= 1)
+#pragma unroll
+        for (int u = 0; u < UNROLL; u++)
+#pragma unroll
+          for (int h = 0; h < HEADS; h++) score[u][h] += __shfl_xor_sync(FULL_MASK, score[u][h], o);
+#pragma unroll
+      for (int u = 0; u < UNROLL; u++)
+        if (first + u * groups + group >= end)
+#pragma unroll
+          for (int h = 0; h < HEADS; h++) score[u][h] = 2.0f * NEGATIVE;
       if constexpr (Cache<DTYPE>::SCALED)
 #pragma unroll
         for (int u = 0; u < UNROLL; u++)
