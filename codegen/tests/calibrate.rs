@@ -1,37 +1,17 @@
 //! Calibration on the trained nano checkpoint, on a few tokens.
 
+mod nano;
+
 use codegen::calibrate::{
     CalibrateError, Models, Rounded, STEP_TOKENS, Settings, collect_covariances, collect_statistics, round_weights,
     sequences,
 };
-use codegen::plan::{Compiled, plan_of};
+use codegen::plan::Compiled;
 use codegen::weights::{Evaluator, dequantize};
-use frontend::{Checkpoint, import::import};
-use ir::manager::{Manager, Options};
-use ir::pass::Pass;
+use frontend::Checkpoint;
 use ir::weights::{FloatType, RotationKind, Rounding, TensorSource};
+use nano::{compiled, nano, tokens};
 use passes::{Phase, PipelineOptions, pipeline, reference_pipeline};
-use runtime::generate::Tokenizer;
-use std::path::Path;
-
-const NANO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/nano");
-const TEXT: &str = include_str!("../../src/calibrate/text.txt");
-
-fn nano() -> Checkpoint {
-    Checkpoint::open(Path::new(NANO)).unwrap()
-}
-
-fn compiled(checkpoint: &Checkpoint, passes: Vec<Box<dyn Pass>>) -> Compiled {
-    let context = ir::irdl::context();
-    let module = import(&context, checkpoint).unwrap();
-    let (module, _) = Manager::new(passes, Options::default()).run(&context, module, &mut ()).unwrap();
-    plan_of(&module).unwrap()
-}
-
-fn tokens() -> Vec<u32> {
-    let tokenizer = std::fs::read(Path::new(NANO).join("tokenizer.json")).unwrap();
-    Tokenizer::from_bytes(&tokenizer).unwrap().encode(&TEXT[..6000]).unwrap()
-}
 
 fn options(phase: Phase, rotations: Option<RotationKind>) -> PipelineOptions {
     PipelineOptions { phase: Some(phase), rotations, rounding: Rounding::Gptq, ..PipelineOptions::default() }

@@ -1,39 +1,17 @@
 //! What weights cost, measured on the trained nano checkpoint, on a few tokens.
 
+mod artifact;
+mod nano;
+
+use artifact::{artifact, device};
 use codegen::calibrate::{Probing, Sensitivity, sensitivities, sequences};
-use codegen::plan::{Compiled, plan_of};
-use codegen::weights::{Contents, materialize};
-use frontend::{Checkpoint, import::import};
-use ir::manager::{Manager, Options};
-use ir::pass::Pass;
 use ir::weights::{RotationKind, StorageFormat, StoredWeight};
+use nano::{compiled, nano, tokens};
 use passes::{Phase, PipelineOptions, Recipe, pipeline, reference_pipeline};
-use runtime::artifact::{Artifact, Metadata, Provenance, Verify};
-use runtime::cpu::{self, Device};
 use runtime::eval::mean_divergence;
-use runtime::generate::{Tokenizer, logits};
-use std::collections::BTreeMap;
-use std::path::Path;
+use runtime::generate::logits;
 
-const NANO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/nano");
-const TEXT: &str = include_str!("../../src/calibrate/text.txt");
 const W4: StorageFormat = StorageFormat::W4TwoLevel { group_size: 128 };
-
-fn nano() -> Checkpoint {
-    Checkpoint::open(Path::new(NANO)).unwrap()
-}
-
-fn compiled(checkpoint: &Checkpoint, passes: Vec<Box<dyn Pass>>) -> Compiled {
-    let context = ir::irdl::context();
-    let module = import(&context, checkpoint).unwrap();
-    let (module, _) = Manager::new(passes, Options::default()).run(&context, module, &mut ()).unwrap();
-    plan_of(&module).unwrap()
-}
-
-fn tokens() -> Vec<u32> {
-    let tokenizer = std::fs::read(Path::new(NANO).join("tokenizer.json")).unwrap();
-    Tokenizer::from_bytes(&tokenizer).unwrap().encode(&TEXT[..6000]).unwrap()
-}
 
 fn measured(
     rotations: Option<RotationKind>,
@@ -94,19 +72,8 @@ fn predictions(recipe: &str) -> Vec<f32> {
     let recipe = Recipe::parse(recipe, "recipe.toml").unwrap();
     let options = PipelineOptions { recipe: Some(recipe), ..PipelineOptions::default() };
     let compiled = compiled(&checkpoint, pipeline(&options));
-    let metadata = Metadata {
-        plan: compiled.plan.clone(),
-        recipe: String::new(),
-        provenance: Provenance::default(),
-        extra: BTreeMap::new(),
-    };
-    let contents =
-        Contents { weights: &compiled.weights, parameters: &compiled.parameters, extra: &[], metadata: &metadata };
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("nano.nemo");
-    materialize(&contents, &checkpoint, &path, &|_, _| ()).unwrap();
-    let artifact = Artifact::open(&path, Verify::HeaderOnly).unwrap();
-    let mut device = Device::new(artifact.plan(), &artifact, &cpu::Options::default()).unwrap();
+    let artifact = artifact(&compiled, &checkpoint);
+    let mut device = device(&artifact);
     let tokens = tokens();
     let sequences = sequences(&tokens, 4, 64, 0).unwrap();
     sequences[..2].iter().flat_map(|sequence| logits(&mut device, sequence, None).unwrap()).collect()
