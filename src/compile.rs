@@ -68,12 +68,16 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let kernels: Vec<ExtraTensor> = kernels.into_iter().map(kernels::tensor).collect();
     let mut options = arguments.recipe.options()?;
     let session = if output.is_some() || chooses { calibrate(arguments, &checkpoint, &mut options)? } else { None };
-    if chooses {
-        let choice = choose(arguments, &checkpoint, &options, session.as_ref(), &kernels)?;
+    if chooses && session.is_none() {
+        return Err(nothing_to_measure());
+    }
+    let calibrated = if output.is_some() || chooses { calibrated(&checkpoint, &options)? } else { None };
+    let source: &dyn TensorSource = calibrated.as_ref().map_or(&checkpoint, |calibrated| calibrated);
+    if let Some(session) = session.as_ref().filter(|_| chooses) {
+        let choice = choose(&arguments.auto, (&checkpoint, source), &options, session, &kernels)?;
         arguments.auto.report(&choice)?;
         options = PipelineOptions { phase: None, recipe: Some(choice.recipe), ..options };
     }
-    let calibrated = if output.is_some() { calibrated(&checkpoint, &options)? } else { None };
     let mut planned = plan(&arguments.pipeline, chooses, &checkpoint, &options, session.as_ref())?;
     let mut out: Box<dyn Write> =
         if arguments.auto.json { Box::new(std::io::sink()) } else { Box::new(anstream::stdout()) };
@@ -85,7 +89,6 @@ pub fn run(arguments: &Arguments) -> Outcome {
     };
     out.write_all(described.as_bytes())?;
     planned.extra.extend(kernels);
-    let source: &dyn TensorSource = calibrated.as_ref().map_or(&checkpoint, |calibrated| calibrated);
     let packed = match &session {
         Some(session) => {
             let started = Instant::now();
@@ -131,28 +134,27 @@ fn calibrated<'a>(checkpoint: &'a Checkpoint, options: &PipelineOptions) -> Resu
 
 /// Chooses precisions under the budget.
 fn choose(
-    arguments: &Arguments,
-    checkpoint: &Checkpoint,
+    arguments: &AutoArguments,
+    (checkpoint, source): (&Checkpoint, &dyn TensorSource),
     options: &PipelineOptions,
-    session: Option<&Session>,
+    session: &Session,
     kernels: &[ExtraTensor],
 ) -> Result<Choice, Failure> {
-    let session = session.ok_or_else(|| {
-        Failure::Message(
-            "--phase auto measures what each linear costs, and there is nothing to measure it on\nhelp: do not switch \
-             calibration off; it needs a tokenizer.json, and --calibration-samples N where it would take long"
-                .to_owned(),
-        )
-    })?;
-    let calibrated = calibrated(checkpoint, options)?;
-    let source: &dyn TensorSource = calibrated.as_ref().map_or(checkpoint, |calibrated| calibrated);
     let file_bytes = |recipe: &Recipe| {
         let options = PipelineOptions { phase: None, recipe: Some(recipe.clone()), ..options.clone() };
         let mut planned = plan(&PipelineArguments::default(), true, checkpoint, &options, Some(session))?;
         planned.extra.extend(kernels.iter().cloned());
         Ok(layout(&planned.contents())?.file_bytes())
     };
-    auto::choose(&arguments.auto, &auto::Model { checkpoint, source, session, options, file_bytes: &file_bytes })
+    auto::choose(arguments, &auto::Model { checkpoint, source, session, options, file_bytes: &file_bytes })
+}
+
+fn nothing_to_measure() -> Failure {
+    Failure::Message(
+        "--phase auto measures what each linear costs, and there is nothing to measure it on\nhelp: do not switch \
+         calibration off; it needs a tokenizer.json, and --calibration-samples N where it would take long"
+            .to_owned(),
+    )
 }
 
 /// Decides whether to calibrate; then the options say so, and rotations are on unless the user chose.
