@@ -94,6 +94,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
             let started = Instant::now();
             let rounded = session.round(&checkpoint, source, &options, &planned.compiled)?;
             out.write_all(report::calibrated(&rounded, session.tokens(), started.elapsed()).as_bytes())?;
+            arguments.calibration.report(&rounded)?;
             rounded.packed
         }
         None => PackedWeights::new(),

@@ -1,13 +1,13 @@
 //! A model and the sequences it is calibrated on.
 
 use crate::compile::files::{digest_of, folder_of};
-use crate::failure::{Failure, warn};
+use crate::failure::{Failure, Outcome, warn};
 use crate::pipeline::compiled;
 use crate::progress::count_bar;
-use crate::table::elapsed;
+use crate::table::{elapsed, table};
 use crate::text::Text;
 use codegen::calibrate::{
-    Models, Probing, Rounded, STEP_TOKENS, Sensitivity, Settings, collect_covariances, collect_statistics,
+    Models, Probing, Rounded, STEP_TOKENS, Sensitivity, Settings, Times, collect_covariances, collect_statistics,
     round_weights, sensitivities, sequences, text_digest,
 };
 use codegen::plan::Compiled;
@@ -20,6 +20,7 @@ use runtime::artifact::TOKENIZER_TENSOR;
 use runtime::generate::Tokenizer;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -58,9 +59,20 @@ pub struct CalibrationArguments {
     /// Which pieces.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     calibration_seed: u64,
+    /// Print how long the parts of rounding by GPTQ took, for each linear, to stderr.
+    #[arg(long)]
+    time_rounding: bool,
 }
 
 impl CalibrationArguments {
+    /// Tells a user who wants to know where the time went.
+    pub fn report(&self, rounded: &Rounded) -> Outcome {
+        if self.time_rounding {
+            anstream::stderr().write_all(timings(rounded).as_bytes())?;
+        }
+        Ok(())
+    }
+
     /// What to calibrate on; `None` when weights are to be rounded to nearest. To choose precisions takes longer.
     pub fn session(&self, checkpoint: &Checkpoint, chooses: bool) -> Result<Option<Session>, Failure> {
         if self.calibration.as_deref() == Some(Path::new("none")) {
@@ -106,6 +118,22 @@ impl CalibrationArguments {
         }
         Ok(statistics)
     }
+}
+
+fn timings(rounded: &Rounded) -> String {
+    let mut drawn = table(&["linear", "models up to it>", "sums>", "factor>", "rounding>"]);
+    for Times { name, models, sums, factor, rounding } in &rounded.times {
+        drawn.add_row([name.clone(), elapsed(*models), elapsed(*sums), elapsed(*factor), elapsed(*rounding)]);
+    }
+    let sum = |of: fn(&Times) -> Duration| elapsed(rounded.times.iter().map(of).sum());
+    drawn.add_row([
+        "total".to_owned(),
+        sum(|times| times.models),
+        sum(|times| times.sums),
+        sum(|times| times.factor),
+        sum(|times| times.rounding),
+    ]);
+    format!("{drawn}\n")
 }
 
 fn estimate(parameters: u64, tokens: usize) -> Duration {

@@ -1,5 +1,6 @@
 //! The inverse of a damped Hessian, as the triangular factor that GPTQ walks along.
 
+use super::blocked;
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt::factor::{LltRegularization, cholesky_in_place, cholesky_in_place_scratch};
 use faer::linalg::matmul::matmul;
@@ -12,6 +13,8 @@ const DAMPING_STEP: f64 = 10.0;
 const DAMPING_STEPS: usize = 3;
 /// Rows that one thread multiplies at a time.
 const BLOCK_ROWS: usize = 64;
+/// Larger matrices are factorized on all threads; this one takes a second.
+const ONE_THREAD: usize = 3072;
 
 /// Upper triangular `U` with `U^T U = (H + damping * mean(diag H) * I)^-1`, rows and columns in an order of their own.
 pub(super) struct InverseFactor {
@@ -44,8 +47,10 @@ impl InverseFactor {
         let reversed = |i: usize| order[k - 1 - i];
         let mut added = damping * mean;
         for _ in 0..DAMPING_STEPS {
-            let damped = |i, j| value(reversed(i), reversed(j)) + if i == j { added } else { 0.0 };
-            if let Some(lower) = inverse_of_factor(Mat::from_fn(k, k, damped)) {
+            // `h` is symmetric: the columns of the one are the rows of the other.
+            let damped = |i, j| value(reversed(j), reversed(i)) + if i == j { added } else { 0.0 };
+            let invert = if k > ONE_THREAD { blocked::inverse_of_factor } else { inverse_of_factor };
+            if let Some(lower) = invert(filled(k, damped)).filter(is_finite) {
                 return Some(InverseFactor { order, lower, added: added as f32 });
             }
             added *= DAMPING_STEP;
@@ -60,7 +65,11 @@ impl InverseFactor {
     /// `U` as f32, row-major; zero below the diagonal.
     pub(super) fn rows(&self) -> Vec<f32> {
         let (k, upper) = (self.order.len(), self.upper());
-        (0..k).flat_map(|i| (0..k).map(move |j| upper[(i, j)] as f32)).collect()
+        let mut rows = vec![0.0; k * k];
+        rows.par_chunks_mut(k).enumerate().for_each(|(i, row)| {
+            row.iter_mut().enumerate().skip(i).for_each(|(j, value)| *value = upper[(i, j)] as f32);
+        });
+        rows
     }
 
     /// `out += share * g (H + ...)^-1` for `g` and `out` `[n, k]`, row-major.
@@ -80,14 +89,36 @@ impl InverseFactor {
 }
 
 /// `L^-1` for `m = L L^T`, zero above the diagonal; `None` when `m` is not positive.
-fn inverse_of_factor(mut m: Mat<f64>) -> Option<Mat<f64>> {
-    let k = m.nrows();
-    let mut memory = MemBuffer::new(cholesky_in_place_scratch::<f64>(k, Par::Seq, Spec::default()));
-    cholesky_in_place(m.as_mut(), LltRegularization::default(), Par::Seq, MemStack::new(&mut memory), Spec::default())
-        .ok()?;
-    let mut inverse = Mat::<f64>::zeros(k, k);
+pub(super) fn inverse_of_factor(mut m: Mat<f64>) -> Option<Mat<f64>> {
+    cholesky(m.as_mut())?;
+    let mut inverse = Mat::<f64>::zeros(m.nrows(), m.nrows());
     invert_lower_triangular(inverse.as_mut(), m.as_ref(), Par::Seq);
-    (0..k).all(|i| (0..=i).all(|j| inverse[(i, j)].is_finite())).then_some(inverse)
+    Some(inverse)
+}
+
+/// `m` becomes `L` for `m = L L^T`, above the diagonal left as it is, on one thread; `None` when it is not positive.
+pub(super) fn cholesky(m: MatMut<'_, f64>) -> Option<()> {
+    let mut memory = MemBuffer::new(cholesky_in_place_scratch::<f64>(m.nrows(), Par::Seq, Spec::default()));
+    let stack = MemStack::new(&mut memory);
+    cholesky_in_place(m, LltRegularization::default(), Par::Seq, stack, Spec::default()).ok().map(|_| ())
+}
+
+fn is_finite(lower: &Mat<f64>) -> bool {
+    (0..lower.ncols()).all(|j| lower.col(j).iter().skip(j).all(|value| value.is_finite()))
+}
+
+/// A matrix `[k, k]` whose columns are filled on all threads.
+fn filled(k: usize, value: impl Fn(usize, usize) -> f64 + Sync) -> Mat<f64> {
+    let mut m = Mat::<f64>::zeros(k, k);
+    let mut columns = Vec::with_capacity(k);
+    let mut rest = m.as_mut();
+    while rest.ncols() > 0 {
+        let (column, others) = rest.split_at_col_mut(1);
+        columns.push(column);
+        rest = others;
+    }
+    columns.into_par_iter().enumerate().for_each(|(j, mut column)| (0..k).for_each(|i| column[(i, 0)] = value(i, j)));
+    m
 }
 
 /// `w @ c` for `w` `[n, k]` and `c` `[k, k]`, row-major.

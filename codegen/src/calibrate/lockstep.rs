@@ -10,6 +10,7 @@ use ir::weights::{Rounding, StoredWeight, TensorSource};
 use rayon::prelude::*;
 use runtime::cpu::Launches;
 use runtime::plan::{Activation, BufferId, DType, Epilogue, Kernel, Plan, Segment};
+use std::time::{Duration, Instant};
 
 /// The two models, every value in the same basis.
 #[derive(Clone, Copy)]
@@ -51,6 +52,23 @@ pub struct Rounded {
     pub packed: PackedWeights,
     /// Each of them, in the order of the plan.
     pub linears: Vec<LinearReport>,
+    /// How long each launch of them took, in the order of the plan.
+    pub times: Vec<Times>,
+}
+
+/// What the weights of a launch took.
+#[derive(Clone, Debug)]
+pub struct Times {
+    /// The first of them.
+    pub name: String,
+    /// Running both models up to the launch.
+    pub models: Duration,
+    /// Sums over tokens.
+    pub sums: Duration,
+    /// The inverse of the Hessian, as a factor.
+    pub factor: Duration,
+    /// Making the weights' values, refitting and rounding them.
+    pub rounding: Duration,
 }
 
 /// How a linear fared.
@@ -84,6 +102,7 @@ pub fn round_weights(
     let mut reference = Run::begin(models.reference, source, sequences, settings.output_stride)?;
     let mut quantized = Run::begin(models.quantized, source, sequences, settings.output_stride)?;
     let mut rounded = Rounded::default();
+    let mut since = Instant::now();
     while let (true, Some(launch)) = (pending > 0, quantized.next()) {
         progress(reference.launches.next() + quantized.launches.next(), total);
         if let Kernel::Linear { x, in_features, segments } = &launch.kernel {
@@ -91,7 +110,10 @@ pub fn round_weights(
             if let [(first, _), ..] = weights[..] {
                 advance_to(&mut reference, &first.weight)?;
                 let linear = Linear { x: *x, k: *in_features, weights: &weights };
-                linear.round(&reference, &quantized, settings, &mut rounded)?;
+                let models = since.elapsed();
+                let times = linear.round(&reference, &quantized, settings, &mut rounded)?;
+                rounded.times.push(Times { models, ..times });
+                since = Instant::now();
                 pending -= weights.len();
             }
         }
@@ -160,7 +182,8 @@ impl Linear<'_> {
         quantized: &Run<'_>,
         settings: Settings,
         rounded: &mut Rounded,
-    ) -> Result<(), CalibrateError> {
+    ) -> Result<Times, CalibrateError> {
+        let started = Instant::now();
         let first = self.weights[0].0;
         let not_finite = || CalibrateError::NotFinite { weight: first.weight.clone() };
         let mut exact = self.values(quantized, 0)?;
@@ -169,7 +192,9 @@ impl Linear<'_> {
         if !cross.iter().all(|value| value.is_finite()) {
             return Err(not_finite());
         }
+        let sums = started.elapsed();
         let prepared = Prepared::new(hessian, self.k, settings).ok_or_else(not_finite)?;
+        let factor = started.elapsed() - sums;
         for (at, (segment, weight)) in self.weights.iter().enumerate() {
             if at > 0 {
                 exact = self.values(quantized, at)?;
@@ -182,7 +207,8 @@ impl Linear<'_> {
             let packed = gptq::round(weight.format, target, &exact, &prepared.inputs());
             rounded.note(&segment.weight, packed, input_error);
         }
-        Ok(())
+        let rounding = started.elapsed() - sums - factor;
+        Ok(Times { name: first.weight.clone(), models: Duration::ZERO, sums, factor, rounding })
     }
 
     /// What a weight of the launch stands for.

@@ -13,6 +13,7 @@
 //! down_proj of the 8B model (4096 x 21504) that is 1.85 GB, 0.35 GB and 7.4 GB: 9.6 GB at most. Results do not
 //! depend on the number of threads; they may differ in the last bits between processors.
 
+mod blocked;
 mod covariance;
 mod descend;
 mod error;
@@ -29,7 +30,7 @@ mod tensors;
 
 pub use covariance::collect_covariances;
 pub use error::CalibrateError;
-pub use lockstep::{LinearReport, Models, Rounded, Settings, round_weights};
+pub use lockstep::{LinearReport, Models, Rounded, Settings, Times, round_weights};
 pub use prepare::Prepared;
 pub use sensitivity::{FormatCost, Probing, Sensitivity, sensitivities};
 pub use sequences::{sequences, text_digest};
