@@ -1,5 +1,6 @@
 //! `nemoc eval`: the numbers that decide between phases.
 
+mod basis;
 pub mod hardware;
 pub mod layers;
 pub mod model;

@@ -1,10 +1,8 @@
-//! Where in the model the error comes from: the residual stream before each layer, against a baseline. A stream that the
-//! artifact's recipe rotates is rotated back first.
+//! Where in the model the error comes from: the residual stream before each layer, against a baseline. A stream that a
+//! recipe rotates is rotated back first.
 
+use super::basis::{self, Turn};
 use crate::failure::Failure;
-use codegen::weights::Orthogonal;
-use ir::weights::{FloatType, Rotation, TensorSource};
-use passes::Recipe;
 use runtime::artifact::Artifact;
 use runtime::cpu;
 use runtime::device::{Device, DeviceError, LaunchByLaunch, Observer, Outputs, SequenceChunk, step_observed};
@@ -21,11 +19,12 @@ const SAME_BASIS: f64 = 0.5;
 /// Runs on the CPU, where a step can be looked into.
 pub fn errors(reference: &Artifact, model: &Artifact, tokens: &[u32]) -> Result<Vec<f64>, Failure> {
     let tokens = &tokens[..TOKENS.min(tokens.len())];
-    if tokens.is_empty() || reference.plan().model.vocab_size != model.plan().model.vocab_size {
+    if tokens.is_empty() || shape(reference) != shape(model) {
         return Ok(Vec::new());
     }
-    let expected = residuals(reference, tokens)?;
-    let found = residuals(model, tokens)?;
+    let Some([of_reference, of_model]) = basis::turns(reference, model) else { return Ok(Vec::new()) };
+    let expected = residuals(reference, tokens, &of_reference)?;
+    let found = residuals(model, tokens, &of_model)?;
     if expected.len() != found.len() {
         return Ok(Vec::new());
     }
@@ -36,37 +35,18 @@ pub fn errors(reference: &Artifact, model: &Artifact, tokens: &[u32]) -> Result<
     Ok(if comparable { errors } else { Vec::new() })
 }
 
-fn residuals(artifact: &Artifact, tokens: &[u32]) -> Result<Vec<Vec<f32>>, Failure> {
+fn shape(artifact: &Artifact) -> (usize, usize) {
+    (artifact.plan().model.vocab_size, artifact.plan().model.hidden_size)
+}
+
+fn residuals(artifact: &Artifact, tokens: &[u32], turn: &Turn) -> Result<Vec<Vec<f32>>, Failure> {
     let mut device = cpu::Device::new(artifact.plan(), artifact, &cpu::Options::default())?;
     let slot = device.create_slot()?;
     let mut recorder = Recorder::default();
     // The final norm may come before or after the selection of rows: all are selected.
     step_observed(&mut device, &[SequenceChunk { slot, tokens, outputs: Outputs::All }], &mut recorder)?;
-    if let Some(rotation) = rotation(artifact) {
-        recorder.residuals.iter_mut().for_each(|residual| rotation.rotate_rows(residual, true));
-    }
+    recorder.residuals.iter_mut().for_each(|residual| turn.apply(residual));
     Ok(recorder.residuals)
-}
-
-/// The rotation of the residual stream that the recipe of an artifact asks for.
-fn rotation(artifact: &Artifact) -> Option<Orthogonal> {
-    let rotations = Recipe::parse(artifact.recipe(), "the recipe of the artifact").ok()?.rotation;
-    let kind = rotations.kind.filter(|_| rotations.residual)?;
-    let (name, size) = ("residual".to_owned(), artifact.plan().model.hidden_size);
-    Orthogonal::new(&Rotation { name, kind, size, seed: rotations.seed }, &NoTensors).ok()
-}
-
-/// For rotations that are not made of tensors.
-struct NoTensors;
-
-impl TensorSource for NoTensors {
-    fn describe(&self, _name: &str) -> Option<(Vec<usize>, FloatType)> {
-        None
-    }
-
-    fn bytes(&self, name: &str) -> Result<&[u8], Box<dyn std::error::Error + Send + Sync>> {
-        Err(format!("an artifact keeps no tensor {name}").into())
-    }
 }
 
 #[derive(Default)]

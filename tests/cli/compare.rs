@@ -59,6 +59,36 @@ fn rotates_a_residual_stream_back_before_it_is_compared() {
 }
 
 #[test]
+fn turns_a_residual_stream_whose_basis_follows_the_data_by_the_embeddings() {
+    let dir = tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (statistics, float, quantized) = (path("statistics"), path("float.nemo"), path("8.nemo"));
+    stdout(&["calibrate", "examples/nano", "--samples", "4", "--length", "64", "--covariance", "-o", &statistics]);
+    let recipe = path("recipe.toml");
+    let compile = ["compile", "examples/nano", "--kernels", "none", "--calibration", &statistics, "--recipe", &recipe];
+    let klt = "rounding = \"rtn\"\nrotation.kind = \"klt\"\n";
+    for (output, text) in [
+        (&float, format!("phase = 1\n{klt}[[override]]\nmatch = \"\"\nprecision = \"float\"")),
+        (&quantized, format!("phase = 1\n{klt}")),
+    ] {
+        std::fs::write(&recipe, text).unwrap();
+        stdout(&[&compile[..], &["-o", output]].concat());
+    }
+    let errors = |model: &str, reference: &str| -> Vec<f64> {
+        let report = compared(model, reference);
+        let errors = report["models"][0]["layer_errors"].as_array().unwrap();
+        errors.iter().map(|error| error.as_f64().unwrap()).collect()
+    };
+    // A stream that was not turned would be off by 100 % and more.
+    for (model, reference, most) in
+        [(&float, phase(0), 0.01), (&quantized, phase(0), 0.1), (&quantized, &float[..], 0.1)]
+    {
+        let found = errors(model, reference);
+        assert!(found.len() == 13 && found.iter().all(|error| *error > 0.0 && *error < most), "{found:?}");
+    }
+}
+
+#[test]
 fn refuses_what_cannot_be_compared() {
     refuses(&["compare", phase(0), "examples/nowhere.nemo", "--text", TEXT], &["examples/nowhere.nemo"]);
     refuses(&["compare", phase(0), phase(1), "--text", "nowhere.txt"], &["cannot read the text", "nowhere.txt"]);

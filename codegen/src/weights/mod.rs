@@ -4,6 +4,7 @@
 //! output side is rotated is held whole, as f32. The result does not depend on the number of threads, nor on the
 //! machine.
 
+mod align;
 mod calibrated;
 mod chain;
 mod convert;

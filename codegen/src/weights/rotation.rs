@@ -91,7 +91,12 @@ impl Orthogonal {
         let mut matrix = vec![0.0; size * size];
         convert::to_f32(FloatType::F32, bytes, &mut matrix);
         check_orthogonal(&tensor, &matrix, size)?;
-        Ok(Orthogonal { size, form: Form::Dense { matrix, transposed: OnceLock::new() } })
+        Ok(Self::dense(matrix, size))
+    }
+
+    /// The matrix `[size, size]`, which must be orthogonal.
+    pub(super) fn dense(matrix: Vec<f32>, size: usize) -> Self {
+        Orthogonal { size, form: Form::Dense { matrix, transposed: OnceLock::new() } }
     }
 
     /// Rows and columns.
@@ -109,7 +114,7 @@ impl Orthogonal {
 
     fn into_dense(self) -> Self {
         let matrix = self.to_matrix();
-        Orthogonal { size: self.size, form: Form::Dense { matrix, transposed: OnceLock::new() } }
+        Self::dense(matrix, self.size)
     }
 
     /// Each run of `size` elements `v` becomes `v @ R`, or `v @ R^T` if `inverse`.
