@@ -1,6 +1,7 @@
 //! `nemoc calibrate`, and what `nemoc compile` does with a text.
 
 use crate::support::{nemoc, refuses, stdout};
+use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
 use tempfile::tempdir;
 
@@ -95,7 +96,9 @@ fn rounds_as_the_recipe_says() {
     assert!(inspected.contains("activations measured on 4 x 64 tokens"), "{inspected}");
     std::fs::write(&recipe, "phase = 1\nrounding = 'rtn'\n[[override]]\nmatch = 'down_proj'\nrounding = 'gptq'\n")
         .unwrap();
-    assert!(stdout(&few).contains("calibrated: 5 weights rounded by GPTQ"));
+    let assert = nemoc().args(&few).arg("--time-rounding").assert().success();
+    let assert = assert.stdout(contains("calibrated: 5 weights rounded by GPTQ"));
+    assert.stderr(contains("factor").and(contains("layers.1.mixer.down_proj")).and(contains("total")));
     refuses(&[&compile[..], &["--calibration", "none"]].concat(), &["rounds by gptq", "no calibration", "help: "]);
 }
 

@@ -66,11 +66,9 @@ fn turns_a_residual_stream_whose_basis_follows_the_data_by_the_embeddings() {
     stdout(&["calibrate", "examples/nano", "--samples", "4", "--length", "64", "--covariance", "-o", &statistics]);
     let recipe = path("recipe.toml");
     let compile = ["compile", "examples/nano", "--kernels", "none", "--calibration", &statistics, "--recipe", &recipe];
-    let klt = "rounding = \"rtn\"\nrotation.kind = \"klt\"\n";
-    for (output, text) in [
-        (&float, format!("phase = 1\n{klt}[[override]]\nmatch = \"\"\nprecision = \"float\"")),
-        (&quantized, format!("phase = 1\n{klt}")),
-    ] {
+    let klt = "phase = 1\nrounding = \"rtn\"\nrotation.kind = \"klt\"\n";
+    let exact = format!("{klt}[[override]]\nmatch = \"\"\nprecision = \"float\"\n");
+    for (output, text) in [(&float, exact.as_str()), (&quantized, klt)] {
         std::fs::write(&recipe, text).unwrap();
         stdout(&[&compile[..], &["-o", output]].concat());
     }
