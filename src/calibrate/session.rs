@@ -204,7 +204,7 @@ impl Session {
             bar.set_position(done as u64);
         })?;
         let covariances = if covariance {
-            collect_covariances(&compiled, checkpoint, &self.sequences()?, &mut |done, _| {
+            collect_covariances(&compiled, checkpoint, &self.sequences()?, STEP_TOKENS, &mut |done, _| {
                 bar.set_position(done as u64);
             })?
         } else {

@@ -1,4 +1,5 @@
 use super::gram::Gram;
+use super::statistics::Steps;
 use super::{BLOCK_TOKENS, CalibrateError, Run};
 use crate::plan::Compiled;
 use crate::weights::PackedWeights;
@@ -11,8 +12,9 @@ use std::collections::BTreeMap;
 /// residual stream as the norms see it, each token divided by its root mean square, over all norms (`residual`), and of
 /// the outputs of attention over all heads (`layers.N.v`). Means are not subtracted, for rounding does not either.
 ///
-/// The products of a norm are summed in f32, norms in f64: beside the buffers of a step that takes 12 bytes for each of
-/// `hidden_size^2` entries, 192 MiB at 4096.
+/// The products of a step are summed in f32, steps and norms in f64: beside the buffers of a step of `step_tokens` that takes 12
+/// bytes for each of `hidden_size^2` entries, 192 MiB at 4096. `progress` is called with the launches done and the
+/// launches there are.
 ///
 /// # Errors
 /// When the model cannot be run or its activations are not finite.
@@ -20,26 +22,31 @@ pub fn collect_covariances(
     compiled: &Compiled,
     source: &dyn TensorSource,
     sequences: &[&[u32]],
+    step_tokens: usize,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<BTreeMap<String, Vec<f32>>, CalibrateError> {
-    let mut run = Run::begin(compiled, source, sequences, 1)?;
     let mut sums = BTreeMap::new();
-    let total = compiled.plan.launches.len();
-    while let Some(launch) = run.next() {
-        if run.launches.next() + 1 == total {
-            // Logits are of no use.
-            break;
-        }
+    let text = Steps { sequences, step_tokens };
+    text.run(compiled, source, progress, &mut |run, progress| measure_step(run, &mut sums, progress))?;
+    sums.into_iter().map(|(name, sum)| sum.mean(&name).map(|mean| (name, mean))).collect()
+}
+
+/// Runs the launches of a step up to the last one, the head, whose logits are of no use.
+fn measure_step(
+    run: &mut Run<'_>,
+    sums: &mut BTreeMap<String, Sum>,
+    progress: &mut dyn FnMut(usize),
+) -> Result<(), CalibrateError> {
+    let total = run.launches.plan().launches.len();
+    while let Some(launch) = run.next().filter(|_| run.launches.next() + 1 < total) {
         run.advance(&PackedWeights::new())?;
-        progress(run.launches.next(), total);
+        progress(run.launches.next());
         if let Some((name, rows)) = rotated(launch) {
-            let sum: &mut Sum = sums.entry(name).or_default();
             let (values, cols) = (run.launches.floats(rows.buffer), run.launches.cols(rows.buffer));
-            sum.add(values, rows.size.unwrap_or(cols), rows.normalizes);
+            sums.entry(name).or_default().add(values, rows.size.unwrap_or(cols), rows.normalizes);
         }
     }
-    progress(total, total);
-    sums.into_iter().map(|(name, sum)| sum.mean(&name).map(|mean| (name, mean))).collect()
+    Ok(())
 }
 
 /// Vectors that a rotation rotates.
@@ -70,8 +77,7 @@ fn rotated(launch: &Launch) -> Option<(String, Vectors)> {
 #[derive(Default)]
 struct Sum {
     products: Vec<f64>,
-    /// Sums of as many vectors, each divided by their number.
-    parts: usize,
+    vectors: usize,
 }
 
 impl Sum {
@@ -85,13 +91,14 @@ impl Sum {
             }
         }
         let (mean, _) = gram.finish();
+        let vectors = values.len() / size;
         self.products.resize(mean.len(), 0.0);
-        self.products.iter_mut().zip(mean).for_each(|(sum, mean)| *sum += f64::from(mean));
-        self.parts += 1;
+        self.products.iter_mut().zip(mean).for_each(|(sum, mean)| *sum += vectors as f64 * f64::from(mean));
+        self.vectors += vectors;
     }
 
     fn mean(self, name: &str) -> Result<Vec<f32>, CalibrateError> {
-        let mean: Vec<f32> = self.products.iter().map(|sum| (sum / self.parts as f64) as f32).collect();
+        let mean: Vec<f32> = self.products.iter().map(|sum| (sum / self.vectors.max(1) as f64) as f32).collect();
         if mean.iter().all(|value| value.is_finite()) {
             Ok(mean)
         } else {
@@ -117,13 +124,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_norm_and_every_token_counts_alike() {
+    fn every_token_counts_alike_however_they_are_cut() {
         let mut sum = Sum::default();
         sum.add(&[3.0, 4.0, -30.0, -40.0], 2, true);
         sum.add(&[0.0, 7.0], 2, true);
         let found = sum.mean("r").unwrap();
-        // (3, 4) has the mean square 12.5; half of the weight is the second norm's (0, sqrt 2).
-        let expected = [9.0 / 25.0, 12.0 / 25.0, 12.0 / 25.0, 16.0 / 25.0 + 1.0];
+        // (3, 4) has the mean square 12.5; a third of the weight is that of (0, sqrt 2).
+        let expected = [12.0 / 25.0, 16.0 / 25.0, 16.0 / 25.0, 64.0 / 75.0 + 2.0 / 3.0];
         assert!(found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-6), "{found:?}");
     }
 

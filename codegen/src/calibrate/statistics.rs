@@ -24,29 +24,52 @@ pub fn collect_statistics(
     step_tokens: usize,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<BTreeMap<String, InputStatistics>, CalibrateError> {
-    let longest = sequences.iter().map(|tokens| tokens.len()).max().unwrap_or(0).max(1);
-    let step_tokens = step_tokens.max(1);
-    let (groups, steps) = ((step_tokens / longest).max(1), longest.div_ceil(step_tokens));
     let mut inputs: BTreeMap<String, Sums> = BTreeMap::new();
-    let launches = compiled.plan.launches.len();
-    let total = sequences.len().div_ceil(groups) * steps * launches;
-    let mut done = 0;
-    for group in sequences.chunks(groups) {
-        let part = |step: usize| -> Vec<&[u32]> {
-            let range = |len: usize| (step * step_tokens).min(len)..((step + 1) * step_tokens).min(len);
-            group.iter().map(|tokens| &tokens[range(tokens.len())]).collect()
-        };
-        let mut run = Run::begin(compiled, source, &part(0), 1)?;
-        for step in 0..steps {
-            if step > 0 {
-                run.launches.go_on(&part(step), 1)?;
-            }
-            measure_step(&mut run, &mut inputs, &mut |launch| progress(done + launch, total))?;
-            done += launches;
-        }
-    }
-    progress(total, total);
+    let text = Steps { sequences, step_tokens };
+    text.run(compiled, source, progress, &mut |run, progress| measure_step(run, &mut inputs, progress))?;
     inputs.into_iter().map(|(tensor, sums)| Ok((tensor.clone(), sums.finish(&tensor)?))).collect()
+}
+
+/// Sequences that a model goes through, in steps.
+pub(super) struct Steps<'s> {
+    pub(super) sequences: &'s [&'s [u32]],
+    pub(super) step_tokens: usize,
+}
+
+/// Runs the launches of a step; is told what to call with the launches done.
+type OneStep<'f> = dyn FnMut(&mut Run<'_>, &mut dyn FnMut(usize)) -> Result<(), CalibrateError> + 'f;
+
+impl Steps<'_> {
+    pub(super) fn run(
+        &self,
+        compiled: &Compiled,
+        source: &dyn TensorSource,
+        progress: &mut dyn FnMut(usize, usize),
+        one_step: &mut OneStep<'_>,
+    ) -> Result<(), CalibrateError> {
+        let longest = self.sequences.iter().map(|tokens| tokens.len()).max().unwrap_or(0).max(1);
+        let step_tokens = self.step_tokens.max(1);
+        let (groups, steps) = ((step_tokens / longest).max(1), longest.div_ceil(step_tokens));
+        let launches = compiled.plan.launches.len();
+        let total = self.sequences.len().div_ceil(groups) * steps * launches;
+        let mut done = 0;
+        for group in self.sequences.chunks(groups) {
+            let part = |step: usize| -> Vec<&[u32]> {
+                let range = |len: usize| (step * step_tokens).min(len)..((step + 1) * step_tokens).min(len);
+                group.iter().map(|tokens| &tokens[range(tokens.len())]).collect()
+            };
+            let mut run = Run::begin(compiled, source, &part(0), 1)?;
+            for step in 0..steps {
+                if step > 0 {
+                    run.launches.go_on(&part(step), 1)?;
+                }
+                one_step(&mut run, &mut |launch| progress(done + launch, total))?;
+                done += launches;
+            }
+        }
+        progress(total, total);
+        Ok(())
+    }
 }
 
 /// Runs the launches of a step up to the last one, the head, whose input is measured and whose logits are of no use.
