@@ -56,6 +56,28 @@ pub struct StepRows {
     pub context: usize,
 }
 
+/// How likely a launch is to give another 8-bit value than another device on the same inputs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Chances {
+    /// One apart, of a value of the 8-bit result.
+    pub(super) quantized: f64,
+    /// Another neighbor, of a value of a scan state in fewer than 32 bits.
+    pub(super) state: f64,
+}
+
+impl Chances {
+    pub(super) fn of(plan: &Plan, kernel: &Kernel, rows: StepRows) -> Chances {
+        let (relative, emit) = relative(plan, kernel, rows);
+        let quantized = match emit.map(|emit| emit.to) {
+            // Nothing is added before the rounding: the same floats, the same integers.
+            Some(Activation::Quantized { .. }) if !is_pointwise(kernel) => 127.0 * relative,
+            _ => 0.0,
+        };
+        let state = state_steps(plan, kernel, rows).map_or(0.0, |(steps, _)| steps);
+        Chances { quantized: quantized.min(MOST_SHARE), state: state.min(MOST_SHARE) }
+    }
+}
+
 impl Bound {
     /// Not a bit.
     pub const EXACT: Bound = Bound { relative: 0.0, quantized_share: 0.0, state_share: 0.0 };
@@ -67,23 +89,29 @@ impl Bound {
 
     /// Of a launch of this plan in a step of these rows.
     pub fn of(plan: &Plan, kernel: &Kernel, rows: StepRows) -> Bound {
-        let (roundings, emit) = roundings(plan, kernel, rows);
-        let state_share = state_share(plan, kernel, rows);
-        let Some(emit) = emit else {
-            return Bound { relative: 2.0 * U * roundings, quantized_share: 0.0, state_share };
+        let (relative, emit) = relative(plan, kernel, rows);
+        let chances = Chances::of(plan, kernel, rows);
+        let quantized_share = match emit.map(|emit| emit.to) {
+            Some(Activation::Quantized { data, .. }) if !is_pointwise(kernel) => {
+                share(chances.quantized, values(plan, data, rows))
+            }
+            _ => 0.0,
         };
-        let rotation =
-            emit.hadamard_block.map_or(0.0, |block| (f64::from(block.ilog2()) + 1.0) * (block as f64).sqrt());
-        // Largest value, quotient and product of the scale.
-        let relative = 2.0 * U * (roundings + rotation + 3.0);
-        let quantized_share = match emit.to {
-            Activation::Float { .. } => 0.0,
-            // Nothing is added before the rounding: the same floats, the same integers.
-            Activation::Quantized { .. } if is_pointwise(kernel) => 0.0,
-            Activation::Quantized { data, .. } => share(127.0 * relative, values(plan, data, rows)),
-        };
+        let state = state_steps(plan, kernel, rows);
+        let state_share = state.map_or(0.0, |(_, elements)| share(chances.state, elements));
         Bound { relative, quantized_share, state_share }
     }
+}
+
+/// Of the floats of a launch, and how it emits them.
+fn relative<'k>(plan: &Plan, kernel: &'k Kernel, rows: StepRows) -> (f64, Option<&'k Emit>) {
+    let (roundings, emit) = roundings(plan, kernel, rows);
+    let Some(emit) = emit else {
+        return (2.0 * U * roundings, None);
+    };
+    let rotation = emit.hadamard_block.map_or(0.0, |block| (f64::from(block.ilog2()) + 1.0) * (block as f64).sqrt());
+    // Largest value, quotient and product of the scale.
+    (2.0 * U * (roundings + rotation + 3.0), Some(emit))
 }
 
 fn is_pointwise(kernel: &Kernel) -> bool {
@@ -95,28 +123,29 @@ fn values(plan: &Plan, id: BufferId, rows: StepRows) -> usize {
     buffer.cols * if buffer.rows == Rows::Token { rows.tokens } else { rows.outputs }
 }
 
-/// Of a launch that moves a scan state on.
-fn state_share(plan: &Plan, kernel: &Kernel, rows: StepRows) -> f64 {
+/// How far a launch may move the values of a scan state in fewer bits apart, in distances of two neighbors, and how many
+/// values that state has.
+fn state_steps(plan: &Plan, kernel: &Kernel, rows: StepRows) -> Option<(f64, usize)> {
     let (state, before) = match kernel {
         Kernel::SsmScan { state, .. } => (plan.state(*state), 0.0),
         // What is added is a product of two convolved factors.
         Kernel::Mixer { ssm_state, conv: weights, .. } => (plan.state(*ssm_state), 2.0 * conv(weights.kernel)),
-        _ => return 0.0,
+        _ => return None,
     };
     let steps = match state.dtype {
         DType::I8 => 127.0,
         DType::F16 => 2f64.powi(11),
         DType::Bf16 => 2f64.powi(8),
-        _ => return 0.0,
+        _ => return None,
     };
-    share(2.0 * U * (moved(rows.longest) + before) * steps, state.elements())
+    Some((2.0 * U * (moved(rows.longest) + before) * steps, state.elements()))
 }
 
 /// Two floats that differ by d of the distance of two integers have a half between them with probability d. Of few values,
 /// more than that share may: four standard deviations and three values are allowed.
 fn share(probability: f64, values: usize) -> f64 {
     let values = values.max(1) as f64;
-    let expected = probability.min(MOST_SHARE) * values;
+    let expected = probability * values;
     (expected + 4.0 * expected.sqrt() + 3.0) / values
 }
 
@@ -258,7 +287,7 @@ mod tests {
     #[test]
     fn few_of_many_values_may_round_the_other_way() {
         assert!(share(127e-5, 1_000_000) < 2e-3);
-        assert!(share(1.0, 1_000_000) < 0.021);
+        assert!(share(MOST_SHARE, 1_000_000) < 0.021);
         assert!((share(0.0, 100) - 0.03).abs() < 1e-12);
     }
 }

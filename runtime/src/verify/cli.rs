@@ -1,5 +1,6 @@
 //! The command line that `nemoc verify` and `nemo-bench verify` share.
 
+use super::whole::SEQUENCES;
 use super::{GREEDY_PROMPT, Options, Report, verify};
 use crate::artifact::Artifact;
 use crate::device::{DeviceError, Limits};
@@ -58,7 +59,7 @@ fn size(text: &str) -> Result<usize, String> {
 impl VerifyArgs {
     fn step_rows(&self) -> usize {
         let most = |numbers: &[usize]| numbers.iter().copied().max().unwrap_or(1);
-        (most(&self.batch) * most(&self.prefill)).max(GREEDY_PROMPT)
+        (most(&self.batch) * most(&self.prefill)).max(GREEDY_PROMPT * SEQUENCES)
     }
 
     fn options(&self, exact: bool) -> Options {

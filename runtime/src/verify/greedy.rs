@@ -1,6 +1,10 @@
 //! The same prompt continued on two devices, always by the likeliest token.
 
-use crate::device::{Device, DeviceError, Outputs, SequenceChunk, SlotId, likeliest};
+use super::limit::limit;
+use super::moved::Moves;
+use super::whole::{Tokens, batch, moved_copies};
+use crate::device::{DeviceError, LaunchByLaunch, SlotId, likeliest};
+use rand_pcg::Pcg64;
 use serde::Serialize;
 
 /// How long two devices say the same.
@@ -26,63 +30,120 @@ pub struct Split {
     /// Distance of the logits of both choices, over the size of the logits of this step in root mean square, on the
     /// reference.
     pub gap: f64,
-    /// What the logits of both devices may differ by.
+    /// What a logit may move against that of the reference's choice, over the same size, by what the launches differ by.
     pub bound: f64,
 }
 
 /// Feeds both the choices of the reference, which are those of the device until the first that differs.
+///
+/// Without moves both must choose the same.
 pub(super) fn compare_greedy(
-    reference: &mut dyn Device,
-    device: &mut dyn Device,
+    reference: &mut dyn LaunchByLaunch,
+    device: &mut dyn LaunchByLaunch,
     prompt: &[u32],
     tokens: usize,
-    bound: f64,
+    moves: Option<&Moves>,
+    random: &mut Pcg64,
 ) -> Result<GreedyReport, DeviceError> {
     let slots = (reference.create_slot()?, device.create_slot()?);
-    let report = continue_both(reference, device, slots, prompt, tokens, bound);
+    let parted = continue_both(reference, device, slots, prompt, tokens);
     reference.release_slot(slots.0)?;
     device.release_slot(slots.1)?;
-    report
+    let Some(parted) = parted? else {
+        return Ok(GreedyReport { tokens, equal: tokens, split: None, passes: true });
+    };
+    let bound = match moves {
+        None => 0.0,
+        Some(moves) => parted.bound(reference, moves, random)?,
+    };
+    let Parted { expected, found, .. } = parted;
+    let gap = gap(&parted.logits, expected, found);
+    let split = Split { expected, found, gap, bound };
+    Ok(GreedyReport {
+        tokens,
+        equal: parted.steps.len() - 1,
+        split: Some(split),
+        passes: moves.is_some() && gap <= bound,
+    })
+}
+
+/// Where two devices chose differently.
+struct Parted {
+    /// What both were fed.
+    steps: Vec<Tokens>,
+    /// What the reference made of it.
+    logits: Vec<f32>,
+    expected: u32,
+    found: u32,
 }
 
 fn continue_both(
-    reference: &mut dyn Device,
-    device: &mut dyn Device,
+    reference: &mut dyn LaunchByLaunch,
+    device: &mut dyn LaunchByLaunch,
     slots: (SlotId, SlotId),
     prompt: &[u32],
     tokens: usize,
-    bound: f64,
-) -> Result<GreedyReport, DeviceError> {
-    let mut input = prompt.to_vec();
-    for equal in 0..tokens {
-        let chunk = |slot| [SequenceChunk { slot, tokens: &input, outputs: Outputs::Last }];
-        let logits = reference.step(&chunk(slots.0))?.values.to_vec();
+) -> Result<Option<Parted>, DeviceError> {
+    let mut steps = Vec::new();
+    let mut input = vec![prompt.to_vec()];
+    for _ in 0..tokens {
+        let logits = reference.step(&batch(&[slots.0], &input))?.values.to_vec();
         let expected = likeliest(&logits);
-        let found = device.step_greedy(&chunk(slots.1))?[0];
+        let found = device.step_greedy(&batch(&[slots.1], &input))?[0];
+        steps.push(input);
         if expected != found {
-            let split = Split { expected, found, gap: gap(&logits, expected, found), bound };
-            let passes = split.gap <= bound;
-            return Ok(GreedyReport { tokens, equal, split: Some(split), passes });
+            return Ok(Some(Parted { steps, logits, expected, found }));
         }
-        input = vec![expected];
+        input = vec![vec![expected]];
     }
-    Ok(GreedyReport { tokens, equal: tokens, split: None, passes: true })
+    Ok(None)
+}
+
+impl Parted {
+    /// How far a logit may move against that of the reference's choice: the furthest of each moved copy that was fed the same.
+    fn bound(&self, reference: &mut dyn LaunchByLaunch, moves: &Moves, random: &mut Pcg64) -> Result<f64, DeviceError> {
+        let slot = reference.create_slot()?;
+        let furthest = |logits: &[Vec<f32>]| {
+            logits.last().map_or(f64::NAN, |moved| furthest(&self.logits, moved, self.expected as usize))
+        };
+        let measured = moved_copies(reference, &[slot], &self.steps, moves, random, furthest);
+        reference.release_slot(slot)?;
+        Ok(limit(&measured?))
+    }
+}
+
+/// How far a logit came nearer to that of `choice`, or went beyond it, over the size of the logits.
+fn furthest(logits: &[f32], moved: &[f32], choice: usize) -> f64 {
+    let ahead = |values: &[f32], token: usize| f64::from(values[choice]) - f64::from(values[token]);
+    let nearer = (0..logits.len()).map(|token| ahead(logits, token) - ahead(moved, token));
+    // `max` would drop a NaN.
+    nearer.fold(0.0, |most: f64, by| if by > most || by.is_nan() { by } else { most }) / size(logits)
+}
+
+fn size(logits: &[f32]) -> f64 {
+    let squares: f64 = logits.iter().map(|logit| f64::from(*logit).powi(2)).sum();
+    (squares / logits.len() as f64).sqrt()
 }
 
 fn gap(logits: &[f32], expected: u32, found: u32) -> f64 {
-    let squares: f64 = logits.iter().map(|logit| f64::from(*logit).powi(2)).sum();
-    let size = (squares / logits.len() as f64).sqrt();
     let value = |token: u32| f64::from(logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY));
-    (value(expected) - value(found)) / size
+    (value(expected) - value(found)) / size(logits)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::gap;
+    use super::{furthest, gap};
 
     #[test]
     fn measures_a_gap_in_sizes_of_the_logits() {
         assert!((gap(&[3.0, 1.0, -3.0, 1.0], 0, 1) - 2.0 / 5.0f64.sqrt()).abs() < 1e-9);
         assert_eq!(gap(&[3.0, 1.0], 0, 7), f64::INFINITY);
+    }
+
+    #[test]
+    fn measures_how_far_a_logit_moves_against_the_choice() {
+        let moved = furthest(&[3.0, 1.0, -3.0, 1.0], &[2.5, 1.25, -3.0, 0.0], 0);
+        assert!((moved - 0.75 / 5.0f64.sqrt()).abs() < 1e-9, "{moved}");
+        assert!(furthest(&[3.0, 1.0], &[3.0, f32::NAN], 0).is_nan());
     }
 }

@@ -52,3 +52,15 @@ impl Kept {
         }
     }
 }
+
+/// The neighbor of an f16 or bf16, in its bytes: away from zero, but not to infinity, or towards it.
+pub(super) fn step_half(bytes: &mut [u8], dtype: DType, away: bool) {
+    let infinity = if dtype == DType::F16 { f16::INFINITY.to_bits() } else { bf16::INFINITY.to_bits() };
+    let bits = u16::from_le_bytes([bytes[0], bytes[1]]);
+    let (sign, magnitude) = (bits & 0x8000, bits & 0x7fff);
+    let moved = match away {
+        true if magnitude + 1 < infinity => magnitude + 1,
+        _ => magnitude.saturating_sub(1),
+    };
+    bytes.copy_from_slice(&(sign | moved).to_le_bytes());
+}

@@ -4,12 +4,18 @@ mod bound;
 pub mod cli;
 mod greedy;
 mod kept;
+mod limit;
+mod moved;
 mod suite;
 mod text;
+#[cfg(test)]
+mod twin;
+mod whole;
 
 pub use bound::{Bound, StepRows};
 pub use greedy::{GreedyReport, Split};
-pub use suite::{GREEDY_PROMPT, LaunchReport, Options, Report, StepReport, verify};
+pub use suite::{GREEDY_PROMPT, LaunchReport, Options, Report, verify};
+pub use whole::StepReport;
 
 use crate::device::{DeviceError, LaunchByLaunch, SequenceChunk};
 use crate::plan::{Buffer, BufferId, DType, Kernel, StateId, StateKind};

@@ -1,6 +1,6 @@
 //! A report for people.
 
-use super::{GreedyReport, LaunchReport, Report};
+use super::{GreedyReport, LaunchReport, Report, StepReport};
 use crate::table::table;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -64,14 +64,7 @@ impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}, phase {}\n{}\nagainst {}\n", self.model, self.phase, self.device, self.reference)?;
         writeln!(f, "{}", self.summary())?;
-        for step in &self.steps {
-            let result = if step.relative <= step.bound { "pass" } else { "FAIL" };
-            writeln!(
-                f,
-                "whole steps of {} sequences after {} tokens: logits differ by {:.2e}, bound {:.1e}: {result}",
-                step.sequences, step.context, step.relative, step.bound
-            )?;
-        }
+        self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))?;
         if let Some(greedy) = &self.greedy {
             writeln!(f, "{greedy}")?;
         }
@@ -80,6 +73,25 @@ impl Display for Report {
             (true, _) => writeln!(f, "all {} launches pass", self.launches.len()),
             (false, failed) => writeln!(f, "FAILED: {failed} of {} launches are out of bounds", self.launches.len()),
         }
+    }
+}
+
+impl Display for StepReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "whole steps of {} sequences after {} tokens: ", self.sequences, self.context)?;
+        match self.unequal {
+            0 => write!(f, "as the launches one by one to the bit")?,
+            count => write!(f, "{count} logits are not those of the launches one by one")?,
+        }
+        write!(f, "; logits differ by {:.2e}, bound {:.2e}", self.relative, self.bound)?;
+        if !self.moved.is_empty() {
+            let (least, most) = (
+                self.moved.iter().copied().fold(f64::INFINITY, f64::min),
+                self.moved.iter().copied().fold(0.0, f64::max),
+            );
+            write!(f, " (copies of the reference, moved as its launches may be: {least:.2e} to {most:.2e})")?;
+        }
+        write!(f, ": {}", if self.passes() { "pass" } else { "FAIL" })
     }
 }
 
