@@ -1,7 +1,7 @@
 //! Times of whole steps and of every kernel, of the true 8B shape.
 
 use crate::Folder;
-use crate::model_8b::{Models, Scheme, schemes};
+use crate::model_8b::{self, Models, Scheme};
 use runtime::cuda::{Device, Options};
 use runtime::device::{Device as _, Limits, Outputs, SequenceChunk, SlotId};
 use runtime::plan::{Kernel, Plan, StateKind};
@@ -12,14 +12,12 @@ use std::error::Error;
 
 pub fn run(images: &Folder, tasks: &[String]) -> Result<(), Box<dyn Error>> {
     let chosen = |task: &str| tasks.iter().any(|wanted| wanted == task);
-    let filtered = tasks.iter().any(|task| task.starts_with("phase"));
+    let schemes = model_8b::chosen(tasks, &["phase 1", "phase 2", "phase 3"]);
     let started = std::time::Instant::now();
-    let models = Models::make(!chosen("parts"));
+    let models = Models::make(&schemes, !chosen("parts"));
     println!("models made in {:.1} s", started.elapsed().as_secs_f64());
-    for scheme in schemes() {
-        if !filtered || chosen(&scheme.name.replace(' ', "")) {
-            bench(&models, &scheme, images, !chosen("prefill"), !chosen("decode"))?;
-        }
+    for scheme in &schemes {
+        bench(&models, scheme, images, !chosen("prefill"), !chosen("decode"))?;
     }
     Ok(())
 }

@@ -1,10 +1,11 @@
-//! Checks every kernel on a GPU against its CPU twin, then measures decode and prefill of the true 8B shape with random
-//! weights: `gpu_check KERNELS [check] [bench [phase1] [phase2] [phase3] [decode] [prefill] [parts]]`. KERNELS is the folder that
-//! `compile_kernels` wrote; `parts` shows the kernels of a mixer one by one.
+//! Checks every kernel on a GPU against its CPU twin, then verifies and measures the true 8B shape with random weights:
+//! `gpu_check KERNELS [check] [verify | bench [decode] [prefill] [parts]] [phase0] [phase1] [phase2] [phase3]`. KERNELS is the folder
+//! that `compile_kernels` wrote; `parts` shows the kernels of a mixer one by one; `bench` leaves phase 0 out unless it is named.
 
 mod bench;
 mod check;
 mod model_8b;
+mod verify;
 
 use runtime::cuda::KernelImages;
 use std::collections::HashMap;
@@ -32,12 +33,15 @@ impl KernelImages for Folder {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (folder, tasks) = arguments.split_first().ok_or("usage: gpu_check KERNELS [check] [bench]")?;
+    let (folder, tasks) = arguments.split_first().ok_or("usage: gpu_check KERNELS [check] [verify] [bench]")?;
     let images = Folder::read(folder)?;
     let wants = |task: &str| tasks.is_empty() || tasks.iter().any(|wanted| wanted == task);
     let mut failed = 0;
     if wants("check") {
         failed = check::run(&images)?;
+    }
+    if wants("verify") {
+        failed += verify::run(&images, tasks)?;
     }
     if wants("bench") {
         bench::run(&images, tasks)?;

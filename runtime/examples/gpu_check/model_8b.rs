@@ -1,7 +1,7 @@
 //! The true 8B shape with random weights: three layers are made and stand for all others under other names, so that every
 //! layer has its own memory on the GPU.
 
-use runtime::plan::{Kernel, Launch, Plan, State, StateId, WeightFormat};
+use runtime::plan::{DType, Kernel, Launch, Plan, State, StateId, WeightFormat};
 use runtime::synthetic::{Layout, MemoryStore, Shape, model};
 use runtime::tensors::{TensorStore, TensorView};
 use std::collections::HashMap;
@@ -11,6 +11,8 @@ const VOCAB: usize = 131_072;
 /// Rows of the vocabulary that are made; the others repeat them.
 const MADE: usize = 256;
 
+const BF16: WeightFormat = WeightFormat::Float { dtype: DType::Bf16 };
+
 /// Weights of M layers, of all others, and of embedding and head.
 pub struct Scheme {
     pub name: &'static str,
@@ -19,10 +21,19 @@ pub struct Scheme {
     pub head: WeightFormat,
 }
 
-pub fn schemes() -> Vec<Scheme> {
+/// Those whose names, without the space, are among the tasks; `others` if there are none.
+pub fn chosen(tasks: &[String], others: &[&str]) -> Vec<Scheme> {
+    let named = |name: &str| tasks.iter().any(|task| *task == name.replace(' ', ""));
+    let any = tasks.iter().any(|task| task.starts_with("phase"));
+    let wanted = |scheme: &Scheme| if any { named(scheme.name) } else { others.contains(&scheme.name) };
+    schemes().into_iter().filter(wanted).collect()
+}
+
+fn schemes() -> Vec<Scheme> {
     let w4 = WeightFormat::W4TwoLevel { group_size: 128 };
     let w8 = WeightFormat::W8;
     vec![
+        Scheme { name: "phase 0", mamba: BF16, rest: BF16, head: BF16 },
         Scheme { name: "phase 1", mamba: w8, rest: w8, head: w8 },
         Scheme { name: "phase 2", mamba: w4, rest: w4, head: w8 },
         Scheme { name: "phase 3", mamba: w4, rest: w8, head: w8 },
@@ -75,23 +86,32 @@ pub struct Models {
 }
 
 fn key(format: WeightFormat) -> &'static str {
-    if format == WeightFormat::W8 { "w8" } else { "w4" }
+    match format {
+        WeightFormat::Float { .. } => "bf16",
+        WeightFormat::W8 => "w8",
+        _ => "w4",
+    }
 }
 
 impl Models {
-    /// `fused`: the mixer is one launch of the plan.
-    pub fn make(fused: bool) -> Models {
+    /// Of the formats of these schemes. `fused`: the mixer is one launch of the plan.
+    pub fn make(schemes: &[Scheme], fused: bool) -> Models {
         let of = |format| {
             let layout = Layout {
                 fused_mixer: fused,
-                hadamard_block: Some(256),
-                kv_dtype: runtime::plan::DType::Bf16,
+                hadamard_block: (format != BF16).then_some(256),
+                kv_dtype: if format == BF16 { DType::F32 } else { DType::Bf16 },
                 ..Layout::of(format)
             };
             (key(format), model(&shape(), &layout, 3))
         };
-        let formats = [WeightFormat::W8, WeightFormat::W4TwoLevel { group_size: 128 }];
-        Models { made: formats.into_iter().map(of).collect() }
+        let mut made = HashMap::new();
+        for format in schemes.iter().flat_map(|scheme| [scheme.mamba, scheme.rest, scheme.head]) {
+            if !made.contains_key(key(format)) {
+                made.extend([of(format)]);
+            }
+        }
+        Models { made }
     }
 
     pub fn build(&self, scheme: &Scheme) -> (Plan, Store) {
