@@ -36,15 +36,23 @@
 //! match = '\.(down_proj|o_proj)$'
 //! ```
 
+mod error;
+mod rotation;
 mod rounding;
+mod smooth;
+mod states;
 
+pub use error::RecipeError;
+pub use rotation::Rotations;
 pub use rounding::{Gptq, Roundings};
+pub use smooth::Smoothing;
+pub use states::{KvCache, SsmState};
 
 use crate::precision::Precision;
 use ir::types::Storage;
-use ir::weights::{RotationKind, Rounding};
+use ir::weights::Rounding;
 use regex::Regex;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The user's word for a quantization scheme.
@@ -144,157 +152,6 @@ pub struct Override {
     pub rounding: Option<Rounding>,
 }
 
-/// Storage of the KV cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KvCache {
-    /// bfloat16.
-    Bf16,
-    /// IEEE half precision.
-    F16,
-    /// IEEE single precision.
-    F32,
-    /// 8 bits, with an f32 scale for each head of a token.
-    Int8,
-}
-
-/// Storage of scan states between steps; all but f32 are rounded stochastically.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SsmState {
-    /// IEEE single precision.
-    #[default]
-    F32,
-    /// IEEE half precision.
-    F16,
-    /// bfloat16.
-    Bf16,
-    /// 8 bits, with an f32 scale for each row of the state.
-    Int8,
-}
-
-impl SsmState {
-    /// The element type of the state.
-    pub const fn storage(self) -> Storage {
-        match self {
-            SsmState::F32 => Storage::F32,
-            SsmState::F16 => Storage::F16,
-            SsmState::Bf16 => Storage::Bf16,
-            SsmState::Int8 => Storage::I8,
-        }
-    }
-
-    fn is_default(&self) -> bool {
-        *self == SsmState::default()
-    }
-}
-
-impl KvCache {
-    /// The element type of the state.
-    pub const fn storage(self) -> Storage {
-        match self {
-            KvCache::Bf16 => Storage::Bf16,
-            KvCache::F16 => Storage::F16,
-            KvCache::F32 => Storage::F32,
-            KvCache::Int8 => Storage::I8,
-        }
-    }
-}
-
-/// Which rotations are inserted.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Rotations {
-    /// The family of the offline ones; none at all for `none`.
-    #[serde(serialize_with = "write_kind", deserialize_with = "read_kind")]
-    pub kind: Option<RotationKind>,
-    /// The residual stream.
-    pub residual: bool,
-    /// v and the input of o_proj, per head.
-    pub value_output: bool,
-    /// q and k, per head.
-    pub query_key: bool,
-    /// Online, before out_proj of Mamba layers.
-    pub out_proj: bool,
-    /// Online, before down_proj.
-    pub down_proj: bool,
-    /// Of everything random.
-    pub seed: u64,
-}
-
-impl Default for Rotations {
-    fn default() -> Self {
-        Rotations {
-            kind: None,
-            residual: true,
-            value_output: true,
-            query_key: true,
-            out_proj: true,
-            down_proj: true,
-            seed: 0,
-        }
-    }
-}
-
-impl Rotations {
-    /// Whether nothing is rotated, whatever else is said.
-    pub fn is_none(&self) -> bool {
-        self.kind.is_none()
-    }
-}
-
-/// Which inputs of linears are smoothed, and how much.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Smoothing {
-    /// `false` for none, `true` even before linears that stay float.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub enabled: Option<bool>,
-    /// How much of an activation's range moves into the weight.
-    pub alpha: f64,
-    /// Regular expression over names of linears, unanchored.
-    #[serde(rename = "match")]
-    pub pattern: String,
-}
-
-impl Default for Smoothing {
-    fn default() -> Self {
-        Smoothing { enabled: None, alpha: 0.5, pattern: r"\.(down_proj|o_proj)$".to_owned() }
-    }
-}
-
-impl Smoothing {
-    fn is_default(&self) -> bool {
-        *self == Smoothing::default()
-    }
-
-    /// The compiled pattern.
-    ///
-    /// # Errors
-    /// When it is no regular expression.
-    pub fn regex(&self) -> Result<Regex, regex::Error> {
-        Regex::new(&self.pattern)
-    }
-}
-
-const KINDS: [RotationKind; 3] = [RotationKind::Hadamard, RotationKind::RandomHadamard, RotationKind::Klt];
-
-fn read_kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RotationKind>, D::Error> {
-    let word = String::deserialize(deserializer)?;
-    if word == "none" {
-        return Ok(None);
-    }
-    KINDS.into_iter().find(|kind| kind.as_str() == word).map(Some).ok_or_else(|| {
-        serde::de::Error::custom(format!(
-            "rotation kind `{word}`, expected `none`, `hadamard`, `random-hadamard` or `klt`"
-        ))
-    })
-}
-
-fn write_kind<S: Serializer>(kind: &Option<RotationKind>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(kind.map_or("none", RotationKind::as_str))
-}
-
 const fn default_group_size() -> usize {
     128
 }
@@ -390,80 +247,10 @@ impl Override {
     }
 }
 
-/// A recipe that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecipeError {
-    /// Not TOML, an unknown key, or a value of the wrong kind.
-    #[error("{file}: {message}")]
-    Syntax {
-        /// The recipe's file.
-        file: String,
-        /// What the TOML reader found, with the line.
-        message: String,
-    },
-    /// A group size that stored rows cannot have.
-    #[error("{file}: group_size is {found}, expected a multiple of {GROUP_ALIGN} up to {MAX_GROUP_SIZE}")]
-    GroupSize {
-        /// The recipe's file.
-        file: String,
-        /// What it says.
-        found: usize,
-    },
-    /// A share of the range that is none.
-    #[error("{file}: alpha of [smooth] is {found}, expected 0 to 1")]
-    Alpha {
-        /// The recipe's file.
-        file: String,
-        /// What it says.
-        found: String,
-    },
-    /// An option of GPTQ out of range.
-    #[error("{file}: {message}")]
-    Gptq {
-        /// The recipe's file.
-        file: String,
-        /// The key, what it says, and what was expected.
-        message: String,
-    },
-    /// An override that overrides nothing.
-    #[error("{file}: the override `{pattern}` says neither precision nor rounding")]
-    Idle {
-        /// The recipe's file.
-        file: String,
-        /// Its pattern.
-        pattern: String,
-    },
-    /// A pattern that is no regular expression.
-    #[error("{file}: match = `{pattern}` is not a regular expression: {message}")]
-    Pattern {
-        /// The recipe's file.
-        file: String,
-        /// The pattern.
-        pattern: String,
-        /// What is wrong with it.
-        message: String,
-    },
-}
-
-impl RecipeError {
-    /// What to do.
-    pub fn help(&self) -> &'static str {
-        match self {
-            RecipeError::Syntax { .. } => {
-                "keys are phase, group_size, kv_cache, ssm_state, fold_norms, rounding, [[override]] match, precision and rounding, [gptq] damping, act_order, clip, refit and sweeps, [rotation] kind, residual, value_output, query_key, out_proj, down_proj and seed, [smooth] enabled, alpha and match"
-            }
-            RecipeError::GroupSize { .. } => "128 is the usual choice; 64 and 32 are finer and larger",
-            RecipeError::Alpha { .. } => "0.5 shares the range equally between activations and weights",
-            RecipeError::Gptq { .. } => "the defaults are damping 0.01 and refit 0.5",
-            RecipeError::Idle { .. } => "give it precision = \"w8a8\", or rounding = \"rtn\"",
-            RecipeError::Pattern { .. } => "write the pattern in single quotes, for example match = '\\.down_proj$'",
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ir::weights::RotationKind;
 
     fn refused(text: &str) -> String {
         Recipe::parse(text, "recipe.toml").expect_err("it was accepted").to_string()
