@@ -1,7 +1,7 @@
 //! In which basis an artifact keeps its residual stream, and how two artifacts come to have the same.
 
-use codegen::weights::{Orthogonal, dequantize_stored};
-use ir::weights::{FloatType, Rotation, RotationKind, StorageFormat, TensorSource};
+use codegen::weights::{NoTensors, Orthogonal, dequantize_stored};
+use ir::weights::{FloatType, Rotation, RotationKind, StorageFormat};
 use passes::Recipe;
 use runtime::artifact::Artifact;
 use runtime::plan::{DType, Embedding, Kernel, WeightFormat};
@@ -50,19 +50,6 @@ fn rotation(artifact: &Artifact) -> Option<Rotation> {
     let kind = rotations.kind.filter(|_| rotations.residual)?;
     let (name, size) = ("residual".to_owned(), artifact.plan().model.hidden_size);
     Some(Rotation { name, kind, size, seed: rotations.seed })
-}
-
-/// For rotations that are not made of tensors.
-struct NoTensors;
-
-impl TensorSource for NoTensors {
-    fn describe(&self, _name: &str) -> Option<(Vec<usize>, FloatType)> {
-        None
-    }
-
-    fn bytes(&self, name: &str) -> Result<&[u8], Box<dyn std::error::Error + Send + Sync>> {
-        Err(format!("an artifact keeps no tensor {name}").into())
-    }
 }
 
 /// The embedding of every token, as the artifact stores it.

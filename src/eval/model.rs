@@ -39,7 +39,7 @@ pub fn facts(artifact: &Artifact, path: &Path) -> ModelReport {
         results: Default::default(),
         average: None,
         speed: None,
-        predicted: TARGETS.iter().map(|target| predict(plan, target)).collect(),
+        predicted: TARGETS.iter().map(|target| predicted_speed(plan, target)).collect(),
         layer_errors: Vec::new(),
         seconds: 0.0,
     }
@@ -85,7 +85,8 @@ fn bits(format: WeightFormat) -> u32 {
     }
 }
 
-fn predict(plan: &LaunchPlan, target: &Target) -> Predicted {
+/// From the costs in the plan alone, as every model is compared on the same GPUs.
+fn predicted_speed(plan: &LaunchPlan, target: &Target) -> Predicted {
     let seconds = |workload: Workload| -> f64 {
         let cost = |launch: &runtime::plan::Launch| {
             let cost = launch.cost;

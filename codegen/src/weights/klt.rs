@@ -6,9 +6,9 @@
 //! number; n = 4096 takes a minute or two.
 
 use super::error::WeightError;
-use super::rotation::Orthogonal;
+use super::rotation::{NoTensors, Orthogonal};
 use faer::{MatRef, Side};
-use ir::weights::{FloatType, Rotation, RotationKind, TensorSource};
+use ir::weights::{Rotation, RotationKind};
 
 /// The matrix for the rotation `name`, row-major, from a covariance `[n, n]`.
 pub(super) fn klt(name: &str, covariance: &[f32], seed: u64) -> Result<Vec<f32>, WeightError> {
@@ -33,19 +33,6 @@ pub(super) fn klt(name: &str, covariance: &[f32], seed: u64) -> Result<Vec<f32>,
     let hadamard = Rotation { name: name.to_owned(), kind: RotationKind::Hadamard, size: n, seed };
     Orthogonal::new(&hadamard, &NoTensors)?.rotate_rows(&mut rotation, false);
     Ok(rotation)
-}
-
-/// A Hadamard matrix is made of none.
-struct NoTensors;
-
-impl TensorSource for NoTensors {
-    fn describe(&self, _name: &str) -> Option<(Vec<usize>, FloatType)> {
-        None
-    }
-
-    fn bytes(&self, name: &str) -> Result<&[u8], Box<dyn std::error::Error + Send + Sync>> {
-        Err(format!("there is no tensor {name}").into())
-    }
 }
 
 #[cfg(test)]

@@ -171,6 +171,19 @@ impl Orthogonal {
     }
 }
 
+/// For rotations that are made of no tensors: all but `klt`.
+pub struct NoTensors;
+
+impl TensorSource for NoTensors {
+    fn describe(&self, _name: &str) -> Option<(Vec<usize>, FloatType)> {
+        None
+    }
+
+    fn bytes(&self, name: &str) -> Result<&[u8], Box<dyn std::error::Error + Send + Sync>> {
+        Err(format!("there is no tensor {name}").into())
+    }
+}
+
 fn scale_rows(data: &mut [f32], width: usize, factors: &[f32]) {
     if width == 1 {
         return data.iter_mut().zip(factors).for_each(|(value, factor)| *value *= factor);
