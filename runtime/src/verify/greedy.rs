@@ -1,6 +1,6 @@
 //! The same prompt continued on two devices, always by the likeliest token.
 
-use super::limit::limit;
+use super::limit::centered_limit;
 use super::moved::Moves;
 use super::whole::{Tokens, batch, moved_copies};
 use crate::device::{DeviceError, LaunchByLaunch, SlotId, likeliest};
@@ -30,7 +30,7 @@ pub struct Split {
     /// Distance of the logits of both choices, over the size of the logits of this step in root mean square, on the
     /// reference.
     pub gap: f64,
-    /// What a logit may move against that of the reference's choice, over the same size, by what the launches differ by.
+    /// How far both may come nearer, over the same size, by what the launches differ by.
     pub bound: f64,
 }
 
@@ -100,24 +100,23 @@ fn continue_both(
 }
 
 impl Parted {
-    /// How far a logit may move against that of the reference's choice: the furthest of each moved copy that was fed the same.
+    /// How far the logit of one choice may come nearer to that of the other: in each moved copy that is fed the same, errors of
+    /// many roundings come together in the difference of both, up or down alike.
     fn bound(&self, reference: &mut dyn LaunchByLaunch, moves: &Moves, random: &mut Pcg64) -> Result<f64, DeviceError> {
         let slot = reference.create_slot()?;
-        let furthest = |logits: &[Vec<f32>]| {
-            logits.last().map_or(f64::NAN, |moved| furthest(&self.logits, moved, self.expected as usize))
+        let nearer = |logits: &[Vec<f32>]| {
+            let moved = logits.last().map_or(f64::NAN, |moved| ahead(moved, self.expected, self.found));
+            (ahead(&self.logits, self.expected, self.found) - moved) / size(&self.logits)
         };
-        let measured = moved_copies(reference, &[slot], &self.steps, moves, random, furthest);
+        let measured = moved_copies(reference, &[slot], &self.steps, moves, random, nearer);
         reference.release_slot(slot)?;
-        Ok(limit(&measured?))
+        Ok(centered_limit(&measured?))
     }
 }
 
-/// How far a logit came nearer to that of `choice`, or went beyond it, over the size of the logits.
-fn furthest(logits: &[f32], moved: &[f32], choice: usize) -> f64 {
-    let ahead = |values: &[f32], token: usize| f64::from(values[choice]) - f64::from(values[token]);
-    let nearer = (0..logits.len()).map(|token| ahead(logits, token) - ahead(moved, token));
-    // `max` would drop a NaN.
-    nearer.fold(0.0, |most: f64, by| if by > most || by.is_nan() { by } else { most }) / size(logits)
+fn ahead(logits: &[f32], expected: u32, found: u32) -> f64 {
+    let value = |token: u32| f64::from(logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY));
+    value(expected) - value(found)
 }
 
 fn size(logits: &[f32]) -> f64 {
@@ -126,24 +125,16 @@ fn size(logits: &[f32]) -> f64 {
 }
 
 fn gap(logits: &[f32], expected: u32, found: u32) -> f64 {
-    let value = |token: u32| f64::from(logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY));
-    (value(expected) - value(found)) / size(logits)
+    ahead(logits, expected, found) / size(logits)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{furthest, gap};
+    use super::gap;
 
     #[test]
     fn measures_a_gap_in_sizes_of_the_logits() {
         assert!((gap(&[3.0, 1.0, -3.0, 1.0], 0, 1) - 2.0 / 5.0f64.sqrt()).abs() < 1e-9);
         assert_eq!(gap(&[3.0, 1.0], 0, 7), f64::INFINITY);
-    }
-
-    #[test]
-    fn measures_how_far_a_logit_moves_against_the_choice() {
-        let moved = furthest(&[3.0, 1.0, -3.0, 1.0], &[2.5, 1.25, -3.0, 0.0], 0);
-        assert!((moved - 0.75 / 5.0f64.sqrt()).abs() < 1e-9, "{moved}");
-        assert!(furthest(&[3.0, 1.0], &[3.0, f32::NAN], 0).is_nan());
     }
 }

@@ -25,6 +25,15 @@ pub(super) fn limit(samples: &[f64; COPIES]) -> f64 {
     if samples.iter().any(|sample| sample.is_nan()) { f64::NAN } else { base + spreads * excess }
 }
 
+/// Student's t with sixteen degrees of freedom, which is exceeded with [`CHANCE`].
+const STUDENT: f64 = 3.686;
+
+/// The same for numbers that are about zero and normal: how far up one more may be.
+pub(super) fn centered_limit(samples: &[f64; COPIES]) -> f64 {
+    let squares: f64 = samples.iter().map(|sample| sample * sample).sum();
+    STUDENT * (squares / COPIES as f64).sqrt()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,11 +61,23 @@ mod tests {
     }
 
     #[test]
+    fn one_in_a_thousand_is_beyond_the_limit_of_normal_numbers_about_zero() {
+        let mut random = Pcg64::seed_from_u64(2);
+        // Box and Muller 1958.
+        let mut draw = |_| {
+            let (radius, turn) = (-2.0 * (1.0 - random.random::<f64>()).ln(), random.random::<f64>());
+            3.0 * radius.sqrt() * (std::f64::consts::TAU * turn).cos()
+        };
+        let beyond = (0..50_000).filter(|_| centered_limit(&std::array::from_fn(&mut draw)) < draw(0)).count();
+        assert!((35..65).contains(&beyond), "{beyond}");
+    }
+
+    #[test]
     fn a_sample_that_is_no_number_admits_nothing() {
         for no_number in [f64::NAN, -f64::NAN] {
             let mut samples = [1.0; COPIES];
             samples[7] = no_number;
-            assert!(limit(&samples).is_nan());
+            assert!(limit(&samples).is_nan() && centered_limit(&samples).is_nan());
         }
     }
 }
