@@ -17,6 +17,13 @@ namespace attention {
 constexpr u32 THREADS = 128;
 constexpr int UNROLL = 4;
 constexpr float NEGATIVE = -1e30f;
+// Least keys of a part: those of a short context are not worth a block each.
+constexpr u32 PART_KEYS = 64;
+
+// Keys of every part but the last: the same for the kernels that make parts and for the one that combines them.
+DEVICE u32 part_keys(u32 length, u32 parts) {
+  return max(ceil_div(ceil_div(length, parts), 16) * 16, PART_KEYS);
+}
 
 DEVICE u32 lanes_per_key(u32 head_dim) {
   u32 lanes = 1;
@@ -235,7 +242,7 @@ template <u32 DTYPE, int HEADS> DEVICE void attention_part(const AttentionParams
   u32 position = p.batch.seq_pos[sequence] + row - p.batch.seq_start[sequence];
   u32 per_kv = p.heads / p.kv_heads, blocks = ceil_div(per_kv, HEADS);
   u32 kv_head = blockIdx.y / blocks, head0 = kv_head * per_kv + blockIdx.y % blocks * HEADS;
-  u32 length = position + 1, part = ceil_div(length, p.parts);
+  u32 length = position + 1, part = part_keys(length, p.parts);
   u32 begin = min(blockIdx.z * part, length), end = min(begin + part, length);
   // A short context has fewer parts, which attention_combine knows.
   if (begin == end) return;
@@ -250,29 +257,62 @@ template <u32 DTYPE, int HEADS> DEVICE void attention_part(const AttentionParams
   join(p, attend.lanes, attend.column, running, meeting, row, head0, (kv_head + 1) * per_kv);
 }
 
-// A row: the parts of every head to one vector, then emit.
+namespace attention {
+
+// Shares of the parts of `heads` heads from `first` on in their sums, a warp a head.
+DEVICE void weigh_parts(const AttentionParams &p, u32 row, u32 first, u32 heads, u32 parts, float *weights) {
+  for (u32 h = warp_id(); h < heads; h += blockDim.x / WARP) {
+    u64 part0 = ((u64)row * p.heads + first + h) * p.parts;
+    float top[ATTENTION_MAX_PARTS / WARP], sum[ATTENTION_MAX_PARTS / WARP], peak = NEGATIVE, total = 0.0f;
+#pragma unroll
+    for (u32 i = 0; i < ATTENTION_MAX_PARTS / WARP; i++) {
+      u32 s = i * WARP + lane_id();
+      top[i] = s < parts ? p.part_top[part0 + s] : 2.0f * NEGATIVE, sum[i] = s < parts ? p.part_sum[part0 + s] : 0.0f;
+    }
+#pragma unroll
+    for (u32 i = 0; i < ATTENTION_MAX_PARTS / WARP; i++) peak = fmaxf(peak, top[i]);
+    peak = warp_max(peak);
+#pragma unroll
+    for (u32 i = 0; i < ATTENTION_MAX_PARTS / WARP; i++) top[i] = exp2f(top[i] - peak), total = fmaf(top[i], sum[i], total);
+    total = 1.0f / warp_sum(total);
+#pragma unroll
+    for (u32 i = 0; i < ATTENTION_MAX_PARTS / WARP; i++)
+      if (i * WARP + lane_id() < parts) weights[h * p.parts + i * WARP + lane_id()] = top[i] * total;
+  }
+}
+
+} // namespace attention
+
+// A row: the parts of every head to one vector, then emit. Shared memory: the block's columns, and weights of the parts of
+// every head that it has columns of.
 DEVICE void attention_combine(const AttentionParams &p) {
+  constexpr u32 BATCH = 16;
   extern __shared__ __align__(16) float combined[];
   __shared__ float scratch[WARP];
   RowPart part(p.emit.n);
   pdl_launch_dependents();
-  pdl_wait();
   u32 sequence = p.batch.row_seq[part.row];
   u32 length = p.batch.seq_pos[sequence] + part.row - p.batch.seq_start[sequence] + 1;
-  u32 parts = ceil_div(length, ceil_div(length, p.parts));
+  u32 parts = ceil_div(length, attention::part_keys(length, p.parts));
+  u32 first = part.begin / p.head_dim, last = (part.begin + part.n - 1) / p.head_dim;
+  float *weights = combined + part.n;
+  pdl_wait();
+  attention::weigh_parts(p, part.row, first, last - first + 1, parts, weights);
+  __syncthreads();
   for (u32 i = threadIdx.x; i < part.n; i += blockDim.x) {
-    u32 column = part.begin + i;
-    u64 part0 = ((u64)part.row * p.heads + column / p.head_dim) * p.parts;
-    float top = attention::NEGATIVE, sum = 0.0f, acc = 0.0f;
-#pragma unroll 8
-    for (u32 s = 0; s < parts; s++) top = fmaxf(top, p.part_top[part0 + s]);
-#pragma unroll 8
-    for (u32 s = 0; s < parts; s++) {
-      float weight = exp2f(p.part_top[part0 + s] - top);
-      sum += weight * p.part_sum[part0 + s];
-      acc = fmaf(weight, p.part_acc[(part0 + s) * p.head_dim + column % p.head_dim], acc);
+    u32 head = (part.begin + i) / p.head_dim, column = (part.begin + i) % p.head_dim;
+    const float *from = p.part_acc + ((u64)part.row * p.heads + head) * p.parts * p.head_dim + column;
+    const float *weight = weights + (head - first) * p.parts;
+    float acc = 0.0f;
+    for (u32 s0 = 0; s0 < parts; s0 += BATCH) {
+      float values[BATCH];
+#pragma unroll
+      for (u32 j = 0; j < BATCH; j++) values[j] = s0 + j < parts ? from[(u64)(s0 + j) * p.head_dim] : 0.0f;
+#pragma unroll
+      for (u32 j = 0; j < BATCH; j++)
+        if (s0 + j < parts) acc = fmaf(weight[s0 + j], values[j], acc);
     }
-    combined[i] = acc / sum;
+    combined[i] = acc;
   }
   __syncthreads();
   emit_row(combined, part, p.emit, scratch);

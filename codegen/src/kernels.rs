@@ -34,6 +34,7 @@ macro_rules! files {
 pub const FILES: &[KernelFile] = files![
     "argmax.cuh",
     "attention.cuh",
+    "attention_decode.cuh",
     "attention_tile.cuh",
     "bulk.cuh",
     "common.cuh",
@@ -124,6 +125,16 @@ pub const KERNELS: &[KernelRow] = table! {
         ATTENTION_I8_1 => "attention_part<DTYPE_I8, 1>";
         ATTENTION_I8_4 => "attention_part<DTYPE_I8, 4>";
         ATTENTION_COMBINE => "attention_combine";
+    }
+    "attention_decode.cuh", "AttentionParams" {
+        ATTENTION_DECODE_F16_64 => "attention_decode_part<DTYPE_F16, 64, false>";
+        ATTENTION_DECODE_F16_128 => "attention_decode_part<DTYPE_F16, 128, false>";
+        ATTENTION_DECODE_BF16_64 => "attention_decode_part<DTYPE_BF16, 64, false>";
+        ATTENTION_DECODE_BF16_128 => "attention_decode_part<DTYPE_BF16, 128, false>";
+        ATTENTION_WHOLE_F16_64 => "attention_decode_part<DTYPE_F16, 64, true>";
+        ATTENTION_WHOLE_F16_128 => "attention_decode_part<DTYPE_F16, 128, true>";
+        ATTENTION_WHOLE_BF16_64 => "attention_decode_part<DTYPE_BF16, 64, true>";
+        ATTENTION_WHOLE_BF16_128 => "attention_decode_part<DTYPE_BF16, 128, true>";
     }
     "attention_tile.cuh", "AttentionParams" {
         ATTENTION_TILES_F16_64 => "attention_tiles<DTYPE_F16, 64>";

@@ -17,7 +17,8 @@ pub fn run(images: &Folder, tasks: &[String]) -> Result<(), Box<dyn Error>> {
     let models = Models::make(&schemes, !chosen("parts"));
     println!("models made in {:.1} s", started.elapsed().as_secs_f64());
     for scheme in &schemes {
-        bench(&models, scheme, images, !chosen("prefill"), !chosen("decode"))?;
+        let whole = !chosen("context");
+        bench(&models, scheme, images, whole && !chosen("prefill"), whole && !chosen("decode"))?;
     }
     Ok(())
 }
@@ -34,6 +35,9 @@ fn bench(models: &Models, scheme: &Scheme, images: &Folder, decode: bool, prefil
     let bandwidth = device.read_bandwidth()?;
     println!("read bandwidth {:.3} TB/s", bandwidth / 1e12);
     let tokens: Vec<u32> = (0..2048).map(|i| i * 37 % 131_072).collect();
+    if !decode && !prefill {
+        contexts(&plan, &mut device, &tokens)?;
+    }
     for sequences in [1, 4, 16, 32, 64].into_iter().filter(|_| decode) {
         let slots: Vec<SlotId> = (0..sequences).map(|_| device.create_slot()).collect::<Result<_, _>>()?;
         let batch: Vec<SequenceChunk<'_>> = slots
@@ -62,6 +66,39 @@ fn bench(models: &Models, scheme: &Scheme, images: &Folder, decode: bool, prefil
             table(&plan, &device.time_launches(&batch, 2)?);
         }
         device.release_slot(slot)?;
+    }
+    Ok(())
+}
+
+/// Decode after so many tokens, in rising order: keys and values are whatever is in memory.
+fn contexts(plan: &Plan, device: &mut Device<'_>, tokens: &[u32]) -> Result<(), Box<dyn Error>> {
+    let lengths = [
+        (1, &[0, 50, 100, 200, 300, 512, 1024, 2048, 8192, 32_768, 131_071][..]),
+        (4, &[50, 200, 1024, 8192]),
+        (16, &[50, 200, 1024, 8192]),
+        (32, &[50, 200, 1024]),
+    ];
+    for (sequences, lengths) in lengths {
+        let slots: Vec<SlotId> = (0..sequences).map(|_| device.create_slot()).collect::<Result<_, _>>()?;
+        let chunks = |count: usize| -> Vec<SequenceChunk<'_>> {
+            let chunk = |slot: &SlotId| SequenceChunk { slot: *slot, tokens: &tokens[..count], outputs: Outputs::Last };
+            slots.iter().map(chunk).collect()
+        };
+        for &context in lengths {
+            while let missing @ 1.. = context - device.position(slots[0])? {
+                device.skip(&chunks(missing.min(tokens.len() / sequences)))?;
+            }
+            let elapsed_us = device.time_step(&chunks(1), 20)?;
+            let times = device.time_launches(&chunks(1), 5)?;
+            let attention = |time: &&runtime::cuda::LaunchTime| {
+                matches!(plan.launches[time.launch].kernel, Kernel::Attention { .. })
+            };
+            let attention_us: f32 = times.iter().filter(attention).map(|time| time.elapsed_us).sum();
+            println!(
+                "decode {sequences:>3} after {context:>6}: {elapsed_us:>9.1} us; attention by events {attention_us:>7.1} us"
+            );
+        }
+        slots.iter().try_for_each(|slot| device.release_slot(*slot))?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Checks every kernel on a GPU against its CPU twin, then verifies and measures the true 8B shape with random weights:
-//! `gpu_check KERNELS [check] [verify | bench [decode] [prefill] [parts]] [phase0] [phase1] [phase2] [phase3]`. KERNELS is the folder
-//! that `compile_kernels` wrote; `parts` shows the kernels of a mixer one by one; `bench` leaves phase 0 out unless it is named.
+//! `gpu_check KERNELS [check [only=NAME]] [verify | bench [decode] [prefill] [parts] [context]] [phase0] [phase1] [phase2] [phase3]`. KERNELS
+//! is the folder that `compile_kernels` wrote; NAME is a part of the names of cases; `parts` shows the kernels of a mixer one by one;
+//! `context` measures decode after up to 131,072 tokens alone; `bench` leaves phase 0 out unless it is named.
 
 mod bench;
 mod check;

@@ -13,7 +13,12 @@ pub(super) struct StepShape {
     pub(super) sequences: usize,
     /// Rows of the longest chunk.
     pub(super) longest: usize,
+    /// Some context is longer than `SHORT_CONTEXT`.
+    pub(super) long_context: bool,
 }
+
+/// Tokens up to which attention of one token takes a context as a whole.
+const SHORT_CONTEXT: usize = 256;
 
 impl StepShape {
     /// Every sequence takes one token.
@@ -144,6 +149,7 @@ impl Batch {
         self.shape.rows += len;
         self.shape.sequences += 1;
         self.shape.longest = self.shape.longest.max(len);
+        self.shape.long_context |= position + len > SHORT_CONTEXT;
         self.chunks.push((chunk.slot, len));
         Ok(())
     }

@@ -5,16 +5,16 @@ use super::driver::{Gpu, Stream};
 use super::entry::{self, Entry, GEMM_BLOCK_M, WARPGROUP, Warpgroup};
 use super::kernels::{Grid, Kernels};
 use super::params::{
-    AttentionParams, CONV_CHUNK, Conv1dParams, DTYPE_F32, EMIT_U8, Emit, FORMAT_W8, GATED_CLUSTER, GatedLinearParams,
-    GatedNormParams, GatedStepParams, LONG_SCAN_WARPS, LinearParams, MANY_TILE_ROWS, MANY_TOKENS, MAP_ROTATED_TURNS,
-    MapParams, NormLinearParams, SCAN_WARPS, STREAM_MAX_GROUPS, STREAM_SCALE_STAGES, ScanStepParams, SsmScanParams,
+    CONV_CHUNK, Conv1dParams, DTYPE_F32, EMIT_U8, Emit, FORMAT_W8, GATED_CLUSTER, GatedLinearParams, GatedNormParams,
+    GatedStepParams, LONG_SCAN_WARPS, LinearParams, MANY_TILE_ROWS, MANY_TOKENS, MAP_ROTATED_TURNS, MapParams,
+    NormLinearParams, SCAN_WARPS, STREAM_MAX_GROUPS, STREAM_SCALE_STAGES, ScanStepParams, SsmScanParams,
     WarpgroupParams,
 };
-use super::program::{AttentionOp, MixerOp, Op, RowCount, attention_parts};
+use super::program::{MixerOp, Op, RowCount};
 use super::tensor_map::tensor_map;
 use super::weights::{self, Before, FEW_ROWS, FewRows, LinearOp, WideOp, with_tiles};
 use crate::device::DeviceError;
-use crate::plan::{DType, Rows};
+use crate::plan::Rows;
 use bytemuck::Zeroable;
 
 /// Where launches go, and the step they are for.
@@ -90,7 +90,7 @@ impl Queue<'_> {
         }
     }
 
-    fn launch<P: bytemuck::Pod>(&self, entry: Entry, grid: Grid, params: &P) -> Result<(), DeviceError> {
+    pub(super) fn launch<P: bytemuck::Pod>(&self, entry: Entry, grid: Grid, params: &P) -> Result<(), DeviceError> {
         self.kernels.launch(self.stream, entry, grid, params)
     }
 
@@ -107,7 +107,7 @@ impl Queue<'_> {
 
     /// A row is one block's, or that of a cluster of blocks where a row is long and there are few: each keeps its part in
     /// shared memory. Parts hold whole groups of columns.
-    fn per_row(&self, rows: Rows, emit: &Emit, group: u32) -> Grid {
+    pub(super) fn per_row(&self, rows: Rows, emit: &Emit, group: u32) -> Grid {
         let count = self.row_count(rows);
         let cluster = if count > CLUSTER_ROWS { 1 } else { self.cluster(emit, group) };
         Grid::new(count * cluster, 1, 1).smem(emit.n as usize * 4 / cluster).clusters(cluster)
@@ -312,49 +312,6 @@ impl Queue<'_> {
         let blocks = tiles.min(entry.blocks_per_sm * self.gpu.sm_count);
         self.launch(entry, Grid::new(blocks as usize, 1, 1).smem(kernel.smem_bytes() as usize), &params)
     }
-
-    /// Attention on tensor cores, where the chunks are long enough and the cache is not f32.
-    fn attention_tiles(&self, attention: &AttentionOp) -> Option<(Entry, Grid)> {
-        let params = &attention.params;
-        let [narrow, wide] = match attention.dtype {
-            DType::F16 => [entry::ATTENTION_TILES_F16_64, entry::ATTENTION_TILES_F16_128],
-            DType::Bf16 => [entry::ATTENTION_TILES_BF16_64, entry::ATTENTION_TILES_BF16_128],
-            DType::I8 => [entry::ATTENTION_TILES_I8_64, entry::ATTENTION_TILES_I8_128],
-            _ => return None,
-        };
-        let smem = entry::attention_tiles_smem_bytes(params.head_dim);
-        let fits = params.head_dim <= 128 && smem + 1024 <= self.gpu.smem_per_block;
-        if !fits || self.shape.longest < ATTENTION_TILES_FROM {
-            return None;
-        }
-        let blocks = self.shape.longest.div_ceil(entry::ATTENTION_TILE as usize);
-        let grid = Grid::new(blocks, params.heads as usize, self.shape.sequences).smem(smem as usize);
-        Some((if params.head_dim <= 64 { narrow } else { wide }, grid))
-    }
-
-    fn attention(&self, attention: &AttentionOp) -> Result<(), DeviceError> {
-        let (rows, kv_heads) = (self.shape.rows, attention.params.kv_heads as usize);
-        let tiles = self.attention_tiles(attention);
-        let parts = if tiles.is_some() { 1 } else { attention_parts(self.gpu, rows, kv_heads) };
-        let decode = self.shape.is_decode();
-        let params = AttentionParams { parts: parts as u32, append: u32::from(decode), ..attention.params };
-        let (append, one, four) = match attention.dtype {
-            DType::F16 => (entry::ATTENTION_APPEND_F16, entry::ATTENTION_F16_1, entry::ATTENTION_F16_4),
-            DType::Bf16 => (entry::ATTENTION_APPEND_BF16, entry::ATTENTION_BF16_1, entry::ATTENTION_BF16_4),
-            DType::I8 => (entry::ATTENTION_APPEND_I8, entry::ATTENTION_I8_1, entry::ATTENTION_I8_4),
-            _ => (entry::ATTENTION_APPEND_F32, entry::ATTENTION_F32_1, entry::ATTENTION_F32_4),
-        };
-        if !decode {
-            self.launch(append, Grid::new(rows, 1, 1), &params)?;
-        }
-        let per_kv = (params.heads / params.kv_heads) as usize;
-        let (part, heads) = if per_kv == 1 { (one, 1) } else { (four, 4) };
-        let grid = Grid::new(rows, kv_heads * per_kv.div_ceil(heads), parts);
-        let (part, grid) = tiles.unwrap_or((part, grid));
-        self.launch(part, grid, &params)?;
-        let combine = self.per_row(Rows::Token, &params.emit, 1);
-        self.launch(entry::ATTENTION_COMBINE, combine, &params)
-    }
 }
 
 /// Index of the kernel: of an f32 state, or of one in fewer bits.
@@ -366,9 +323,6 @@ fn is_narrow(scan: &SsmScanParams) -> usize {
 fn wide_from(wide: &WideOp) -> usize {
     if wide.expand.is_empty() { 16 } else { 32 }
 }
-
-/// Chunks of at least this many tokens attend on tensor cores.
-const ATTENTION_TILES_FROM: usize = 16;
 
 fn stream_smem(params: &LinearParams, tokens: u32) -> u32 {
     entry::stream_smem_bytes(tokens) + STREAM_SCALE_STAGES * params.scale_bytes

@@ -1,9 +1,9 @@
 //! The entry points of the compiled kernels: what the launcher and the kernel table of the compiler agree on.
 
 use super::params::{
-    GATED_CLUSTER, GATED_SHARED_BYTES, LONG_SCAN_WARPS, MANY_ROW_BYTES, MANY_STAGES, MANY_TILE_ROWS, MANY_TOKENS,
-    NORM_MAX_COLUMNS, SCAN_STAGE_TOKENS, SCAN_WARPS, SKINNY_STAGES, SKINNY_TILE_ROWS, SKINNY_WARPS, STREAM_ROW_BYTES,
-    STREAM_SCALE_STAGES, STREAM_STAGES, STREAM_WARPS,
+    ATTENTION_DECODE_WARPS, GATED_CLUSTER, GATED_SHARED_BYTES, LONG_SCAN_WARPS, MANY_ROW_BYTES, MANY_STAGES,
+    MANY_TILE_ROWS, MANY_TOKENS, NORM_MAX_COLUMNS, SCAN_STAGE_TOKENS, SCAN_WARPS, SKINNY_STAGES, SKINNY_TILE_ROWS,
+    SKINNY_WARPS, STREAM_ROW_BYTES, STREAM_SCALE_STAGES, STREAM_STAGES, STREAM_WARPS,
 };
 
 /// A `__global__` function.
@@ -38,6 +38,7 @@ const STREAM_THREADS: u32 = (STREAM_WARPS + 1) * 32;
 const MANY_THREADS: u32 = (STREAM_WARPS + 2) * 32;
 const SCAN_THREADS: u32 = SCAN_WARPS * 32;
 const LONG_SCAN_THREADS: u32 = LONG_SCAN_WARPS * 32;
+const DECODE_THREADS: u32 = ATTENTION_DECODE_WARPS * 32;
 
 entries! {
     /// Token embedding.
@@ -150,6 +151,22 @@ entries! {
     ATTENTION_TILES_I8_64 = "attention_tiles_i8_64", 128, 2;
     /// head_dim up to 128.
     ATTENTION_TILES_I8_128 = "attention_tiles_i8_128", 128, 2;
+    /// One token a sequence over a part of an f16 cache on tensor cores, head_dim of 64.
+    ATTENTION_DECODE_F16_64 = "attention_decode_f16_64", DECODE_THREADS, 2;
+    /// head_dim of 128.
+    ATTENTION_DECODE_F16_128 = "attention_decode_f16_128", DECODE_THREADS, 2;
+    /// A bf16 cache, head_dim of 64.
+    ATTENTION_DECODE_BF16_64 = "attention_decode_bf16_64", DECODE_THREADS, 2;
+    /// head_dim of 128.
+    ATTENTION_DECODE_BF16_128 = "attention_decode_bf16_128", DECODE_THREADS, 2;
+    /// The whole of a short context, combined and emitted.
+    ATTENTION_WHOLE_F16_64 = "attention_whole_f16_64", DECODE_THREADS, 2;
+    /// head_dim of 128.
+    ATTENTION_WHOLE_F16_128 = "attention_whole_f16_128", DECODE_THREADS, 2;
+    /// A bf16 cache, head_dim of 64.
+    ATTENTION_WHOLE_BF16_64 = "attention_whole_bf16_64", DECODE_THREADS, 2;
+    /// head_dim of 128.
+    ATTENTION_WHOLE_BF16_128 = "attention_whole_bf16_128", DECODE_THREADS, 2;
     /// Parts of the context to one vector a row, and emit.
     ATTENTION_COMBINE = "attention_combine", 512, 1;
 
@@ -332,6 +349,19 @@ const ATTENTION_STAGE_KEYS: u32 = 32;
 pub const fn attention_tiles_smem_bytes(head_dim: u32) -> u32 {
     let columns = if head_dim <= 64 { 64 } else { 128 };
     2 * 2 * ATTENTION_STAGE_KEYS * (columns * 2 + 4) + ATTENTION_TILE * columns * 2
+}
+
+/// Keys that a warp of attention of one token a sequence takes at a time.
+const ATTENTION_DECODE_KEYS: u32 = 16;
+
+/// Its shared memory: rings of keys and values of 16 bits.
+pub const fn attention_decode_smem_bytes(head_dim: u32, stages: u32) -> u32 {
+    ATTENTION_DECODE_WARPS * stages * ATTENTION_DECODE_KEYS * 2 * head_dim * 2
+}
+
+/// Shared memory of the kernel that combines parts: columns of a block, and weights of the parts of its heads.
+pub const fn attention_combine_smem_bytes(columns: u32, head_dim: u32, parts: u32) -> u32 {
+    (columns + (columns.div_ceil(head_dim) + 1) * parts) * 4
 }
 
 /// Shared memory of a GEMM.

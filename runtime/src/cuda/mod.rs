@@ -3,6 +3,7 @@
 //! [`Device`] implements the same interface as the CPU's. The kernels come compiled with the artifact
 //! ([`KernelImages`]); [`entry`] and [`params`] are what both sides know of them.
 
+mod attention;
 mod batch;
 mod buffers;
 mod device;

@@ -137,6 +137,14 @@ device_constants! {
     LONG_SCAN_WARPS = 8;
     /// Tokens a stage of the long scan holds.
     SCAN_STAGE_TOKENS = 16;
+    /// Parts of the context that attention may be split into.
+    ATTENTION_MAX_PARTS = 64;
+    /// Warps of a block of the attention of one token a sequence.
+    ATTENTION_DECODE_WARPS = 4;
+    /// Stages of the ring of each of them.
+    ATTENTION_DECODE_STAGES = 3;
+    /// The same where a block takes a whole context.
+    ATTENTION_WHOLE_STAGES = 2;
 }
 
 device_structs! {

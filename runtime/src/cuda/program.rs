@@ -4,9 +4,10 @@ use super::batch::Batch;
 use super::buffers::Buffers;
 use super::driver::Gpu;
 use super::params::{
-    AddParams, AttentionParams, Conv1dParams, DTYPE_BF16, DTYPE_F16, DTYPE_F32, DTYPE_I8, DequantizeParams, EMIT_FLOAT,
-    EMIT_I8, EMIT_U8, EPILOGUE_ACCUMULATE, EPILOGUE_ACCUMULATOR, EPILOGUE_RELU2, EPILOGUE_STORE, EmbedParams, Emit,
-    GatedNormParams, GatedStepParams, MapParams, RmsNormParams, SelectParams, SsmScanParams,
+    ATTENTION_MAX_PARTS, AddParams, AttentionParams, Conv1dParams, DTYPE_BF16, DTYPE_F16, DTYPE_F32, DTYPE_I8,
+    DequantizeParams, EMIT_FLOAT, EMIT_I8, EMIT_U8, EPILOGUE_ACCUMULATE, EPILOGUE_ACCUMULATOR, EPILOGUE_RELU2,
+    EPILOGUE_STORE, EmbedParams, Emit, GatedNormParams, GatedStepParams, MapParams, RmsNormParams, SelectParams,
+    SsmScanParams,
 };
 use super::scratch::Scratch;
 use super::slots::{Place, Slots};
@@ -65,7 +66,7 @@ pub(super) struct AttentionOp {
 
 /// Parts of the context that attention is split into for this many rows.
 pub(super) fn attention_parts(gpu: &Gpu, rows: usize, kv_heads: usize) -> usize {
-    (2 * gpu.sm_count as usize / (rows * kv_heads)).clamp(1, 64)
+    (2 * gpu.sm_count as usize / (rows * kv_heads)).clamp(1, ATTENTION_MAX_PARTS as usize)
 }
 
 /// Everything that addresses come from.
