@@ -14,6 +14,7 @@
 // Chunks of 16 bytes are permuted by the key, as in attention_tile.cuh.
 #pragma once
 #include "attention_tile.cuh"
+#include "emit_cluster.cuh"
 
 namespace attention_decode {
 
@@ -53,6 +54,16 @@ DEVICE u32 transpose(u32 pair) {
 struct Part {
   u32 row, kv_head, head0, head_end, position, begin, end;
 
+  DEVICE Part(const AttentionParams &p, bool whole) {
+    u32 per_kv = p.heads / p.kv_heads, blocks = whole ? 1 : ceil_div(per_kv, HEADS);
+    u32 block = whole ? cluster_rank() : blockIdx.y;
+    row = whole ? blockIdx.x / cluster_size() : blockIdx.x;
+    kv_head = block / blocks, head0 = kv_head * per_kv + block % blocks * HEADS, head_end = (kv_head + 1) * per_kv;
+    // A row a sequence: both have the same number.
+    position = p.batch.seq_pos[row];
+    u32 length = position + 1, keys = whole ? length : attention::part_keys(length, p.parts);
+    begin = whole ? 0 : min(blockIdx.z * keys, length), end = min(begin + keys, length);
+  }
   DEVICE u32 tiles() const { return ceil_div(end - begin, KEYS); }
 };
 
@@ -60,8 +71,7 @@ template <u32 DTYPE, u32 D> struct Source {
   u16 *keys, *values;
   u32 stride, begin, taken;
 
-  DEVICE Source(const AttentionParams &p, const Part &part) {
-    attention::Cache<DTYPE> cache(p, part.row);
+  DEVICE Source(const attention::Cache<DTYPE> &cache, const Part &part) {
     keys = cache.keys + part.kv_head * D, values = cache.values + part.kv_head * D;
     stride = cache.stride, begin = part.begin, taken = min(part.position, part.end);
   }
@@ -108,24 +118,36 @@ template <u32 DTYPE, u32 D> struct Fresh {
   }
 };
 
+// Four heads, each as a column of rounded values and one of what the rounding left, for all warps. A short context's kernel takes
+// as long as its instructions take to arrive, so there are few of them. Padded, so that columns are in different banks.
+template <u32 D> struct Queries {
+  u16 columns[2 * HEADS][D + 8];
+
+  template <u32 DTYPE> DEVICE void load(const AttentionParams &p, const Part &part) {
+    float scale = p.scale * 1.4426950408889634f; // exp(x) = exp2(x log2 e)
+    u32 i = threadIdx.x * 4, h = i / D, d = i % D;
+    if (h >= HEADS) return;
+    float4 q = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    if (part.head0 + h < part.head_end) q = *(const float4 *)(p.q + ((u64)part.row * p.heads + part.head0) * D + i);
+    uint2 whole, rest;
+    split<DTYPE>(q.x * scale, q.y * scale, whole.x, rest.x);
+    split<DTYPE>(q.z * scale, q.w * scale, whole.y, rest.y);
+    *(uint2 *)&columns[2 * h][d] = whole;
+    *(uint2 *)&columns[2 * h + 1][d] = rest;
+  }
+};
+
 // What a warp knows of four heads. A lane has scores of head lane % 4 and columns lane / 4 of every eight.
 template <u32 DTYPE, u32 D> struct Heads {
   u32 q[D / 16][2];
   float out[D / 16][4], top, sum;
 
-  DEVICE void load(const AttentionParams &p, const Part &part) {
-    float scale = p.scale * 1.4426950408889634f; // exp(x) = exp2(x log2 e)
-    u32 head = part.head0 + lane_id() / 8;
-    bool there = head < part.head_end, second = lane_id() / 4 % 2;
-    const float *from = p.q + ((u64)part.row * p.heads + head) * D + lane_id() % 4 * 2;
-    float2 values[D / 8];
+  DEVICE void load(const Queries<D> &queries) {
 #pragma unroll
-    for (u32 i = 0; i < D / 8; i++) values[i] = there ? *(const float2 *)(from + i * 8) : make_float2(0.0f, 0.0f);
-#pragma unroll
-    for (u32 i = 0; i < D / 8; i++) {
-      u32 whole, rest;
-      split<DTYPE>(values[i].x * scale, values[i].y * scale, whole, rest);
-      q[i / 2][i % 2] = second ? rest : whole;
+    for (u32 s = 0; s < D / 16; s += 2) {
+      u32 b[4];
+      load_matrices(b, &queries.columns[lane_id() % 8][s * 16 + lane_id() / 8 * 8]);
+      q[s][0] = b[0], q[s][1] = b[1], q[s + 1][0] = b[2], q[s + 1][1] = b[3];
     }
     top = attention::NEGATIVE, sum = 0.0f;
 #pragma unroll
@@ -207,10 +229,10 @@ template <u32 DTYPE, u32 D> struct Heads {
 };
 
 template <u32 DTYPE, u32 D, u32 STAGES>
-DEVICE void attend(const AttentionParams &p, const Part &part, Ring<D, STAGES> &ring, Heads<DTYPE, D> &heads) {
-  Source<DTYPE, D> source(p, part);
+DEVICE void attend(const AttentionParams &p, const Part &part, const Source<DTYPE, D> &source, Queries<D> &queries,
+                   Ring<D, STAGES> &ring, Heads<DTYPE, D> &heads) {
   u32 tiles = part.tiles();
-#pragma unroll
+#pragma unroll 1
   for (u32 i = 0; i < STAGES; i++) {
     u32 tile = warp_id() + i * WARPS;
     if (tile < tiles) source.request(ring.tiles[i], tile);
@@ -220,7 +242,9 @@ DEVICE void attend(const AttentionParams &p, const Part &part, Ring<D, STAGES> &
   pdl_wait();
   Fresh<DTYPE, D> fresh;
   if (appends) fresh.load(p, part);
-  heads.load(p, part);
+  queries.template load<DTYPE>(p, part);
+  __syncthreads();
+  heads.load(queries);
   u32 slot = 0;
 #pragma unroll 1
   for (u32 tile = warp_id(); tile < tiles; tile += WARPS) {
@@ -238,67 +262,74 @@ DEVICE void attend(const AttentionParams &p, const Part &part, Ring<D, STAGES> &
   }
 }
 
-// Of head h and column d over the warps of a block.
+DEVICE void add_weighted(float4 &to, float weight, float4 v) {
+  to.x = fmaf(weight, v.x, to.x), to.y = fmaf(weight, v.y, to.y);
+  to.z = fmaf(weight, v.z, to.z), to.w = fmaf(weight, v.w, to.w);
+}
+
+// Of head h and columns d to d + 3 over the warps of a block.
 struct Joined {
-  float top, sum, acc;
+  float top, sum;
+  float4 acc;
 
   template <u32 D, u32 STAGES>
   DEVICE Joined(const Ring<D, STAGES> (&rings)[WARPS], const float (&tops)[WARPS][HEADS],
                 const float (&weights)[WARPS][HEADS], u32 h, u32 d) {
-    top = attention::NEGATIVE, sum = 0.0f, acc = 0.0f;
+    top = attention::NEGATIVE, sum = 0.0f, acc = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll
     for (u32 w = 0; w < WARPS; w++) top = fmaxf(top, tops[w][h]);
 #pragma unroll
     for (u32 w = 0; w < WARPS; w++) {
       float weight = exp2f(tops[w][h] - top);
       sum = fmaf(weight, weights[w][h], sum);
-      acc = fmaf(weight, rings[w].sums.acc[h][d], acc);
+      add_weighted(acc, weight, *(const float4 *)&rings[w].sums.acc[h][d]);
     }
   }
 };
+
+// A block's part for attention_combine.
+DEVICE void store(const AttentionParams &p, const Part &part, u32 h, u32 d, const Joined &joined) {
+  u64 at = ((u64)part.row * p.heads + part.head0 + h) * p.parts + blockIdx.z;
+  *(float4 *)(p.part_acc + at * p.head_dim + d) = joined.acc;
+  if (d == 0) p.part_top[at] = joined.top, p.part_sum[at] = joined.sum;
+}
+
+DEVICE float4 divided(float4 v, float by) { return make_float4(v.x / by, v.y / by, v.z / by, v.w / by); }
 
 } // namespace attention_decode
 
 // Grid: rows, kv_heads x blocks of four query heads, parts; or rows in clusters of a block a kv_head, where one is WHOLE.
 template <u32 DTYPE, u32 D, bool WHOLE> DEVICE void attention_decode_part(const AttentionParams &p) {
   using namespace attention_decode;
-  extern __shared__ __align__(128) u8 attention_memory[];
-  __shared__ float tops[WARPS][HEADS], weights[WARPS][HEADS];
   constexpr u32 STAGES = WHOLE ? ATTENTION_WHOLE_STAGES : ATTENTION_DECODE_STAGES;
+  extern __shared__ __align__(128) u8 attention_memory[];
   Ring<D, STAGES>(&rings)[WARPS] = *(Ring<D, STAGES>(*)[WARPS])attention_memory;
+  __shared__ float tops[WARPS][HEADS], weights[WARPS][HEADS];
+  __shared__ __align__(16) Queries<D> queries;
+  __shared__ EmitCluster<WARPS> end;
   pdl_launch_dependents();
-  Part part;
-  u32 per_kv = p.heads / p.kv_heads, blocks = WHOLE ? 1 : ceil_div(per_kv, HEADS);
-  u32 block = WHOLE ? cluster_rank() : blockIdx.y;
-  part.row = WHOLE ? blockIdx.x / cluster_size() : blockIdx.x;
-  part.kv_head = block / blocks, part.head_end = (part.kv_head + 1) * per_kv;
-  part.head0 = part.kv_head * per_kv + block % blocks * HEADS;
-  part.position = p.batch.seq_pos[part.row];
-  u32 length = part.position + 1, keys = WHOLE ? length : attention::part_keys(length, p.parts);
-  part.begin = WHOLE ? 0 : blockIdx.z * keys, part.end = min(part.begin + keys, length);
-  if (part.begin >= length) return;
+  if (WHOLE) end.init(p.emit);
+  // Addresses and position are requested together.
+  attention::Cache<DTYPE> cache(p, WHOLE ? blockIdx.x / cluster_size() : blockIdx.x);
+  Part part(p, WHOLE);
+  if (part.begin >= part.end) return;
   {
     Heads<DTYPE, D> heads;
-    attend(p, part, rings[warp_id()], heads);
+    attend(p, part, Source<DTYPE, D>(cache, part), queries, rings[warp_id()], heads);
     heads.give(rings[warp_id()].sums, tops[warp_id()], weights[warp_id()]);
   }
   __syncthreads();
-  u32 count = min(HEADS, part.head_end - part.head0) * D;
-  if constexpr (WHOLE) {
-    __shared__ float scratch[WARP];
-    float *row = rings[0].sums.row;
-    for (u32 i = threadIdx.x; i < count; i += WARPS * WARP) {
-      Joined joined(rings, tops, weights, i / D, i % D);
-      row[i] = joined.acc / joined.sum;
-    }
-    __syncthreads();
-    emit_row(row, RowPart(p.emit.n), p.emit, scratch);
-  } else {
-    for (u32 i = threadIdx.x; i < count; i += WARPS * WARP) {
-      Joined joined(rings, tops, weights, i / D, i % D);
-      u64 at = ((u64)part.row * p.heads + part.head0 + i / D) * p.parts + blockIdx.z;
-      p.part_acc[at * D + i % D] = joined.acc;
-      if (i % D == 0) p.part_top[at] = joined.top, p.part_sum[at] = joined.sum;
-    }
+  // Four heads have four columns a thread.
+  u32 i = threadIdx.x * 4, h = i / D, d = i % D;
+  float *row = rings[0].sums.row;
+  if (h < min(HEADS, part.head_end - part.head0)) {
+    Joined joined(rings, tops, weights, h, d);
+    if (WHOLE)
+      *(float4 *)(row + i) = divided(joined.acc, joined.sum);
+    else
+      store(p, part, h, d, joined);
   }
+  if (!WHOLE) return;
+  __syncthreads();
+  end.emit(row, p.emit);
 }

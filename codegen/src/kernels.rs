@@ -41,6 +41,7 @@ pub const FILES: &[KernelFile] = files![
     "conv1d.cuh",
     "embed.cuh",
     "emit.cuh",
+    "emit_cluster.cuh",
     "epilogue.cuh",
     "hadamard.cuh",
     "int8_peak.cuh",

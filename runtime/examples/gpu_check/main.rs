@@ -39,7 +39,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let wants = |task: &str| tasks.is_empty() || tasks.iter().any(|wanted| wanted == task);
     let mut failed = 0;
     if wants("check") {
-        failed = check::run(&images)?;
+        let filter = tasks.iter().find_map(|task| task.strip_prefix("only="));
+        failed = check::run(&images, filter.unwrap_or_default())?;
     }
     if wants("verify") {
         failed += verify::run(&images, tasks)?;

@@ -104,7 +104,7 @@ impl Queue<'_> {
             _ => return None,
         };
         let smem = entry::attention_decode_smem_bytes(params.head_dim, ATTENTION_DECODE_STAGES);
-        let fits = smem + 1024 <= self.gpu.smem_per_block;
+        let fits = smem + 3 * 1024 <= self.gpu.smem_per_block;
         let whole = self.makes_rows(params).then_some(whole);
         (fits && self.shape.is_decode()).then_some(Decode { part, whole })
     }

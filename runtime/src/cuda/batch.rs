@@ -18,7 +18,7 @@ pub(super) struct StepShape {
 }
 
 /// Tokens up to which attention of one token takes a context as a whole.
-const SHORT_CONTEXT: usize = 256;
+const SHORT_CONTEXT: usize = 384;
 
 impl StepShape {
     /// Every sequence takes one token.
