@@ -1,4 +1,5 @@
-// Plan kernel `attention`, in three steps: append to the cache, attend over a part of the context, combine and emit.
+// Plan kernel `attention`, in three steps: append to the cache, attend over a part of the context, combine and emit. The second
+// is of any cache; attention_tile.cuh and attention_decode.cuh do it faster for those that they support.
 //
 // Bound in decode by the cache: 16 KiB a token of 8B in bf16 over 4 layers, 0.47 ms at 128K tokens and 4.55 TB/s.
 //

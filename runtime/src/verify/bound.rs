@@ -10,6 +10,10 @@
 //!   assumption about weights and activations, not a theorem; terms that cancel better would show as a failure.
 //! - Both devices may err by this, in opposite directions.
 //!
+//! On tensor cores attention multiplies queries and weights as sums of two 16-bit numbers. What those leave out, up to 2^-18 of
+//! each, is independent from column to column and key to key, so that it averages out: it is not counted, and must stay within
+//! what the chains of additions may err by.
+//!
 //! Sums of integers are exact, whatever the order.
 //!
 //! A scan state in fewer bits is rounded stochastically with the same random bits on both devices: two floats that differ by d
