@@ -31,14 +31,17 @@ DEVICE void mma_weights(int (&acc)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u
     mma_int8<false>(acc, a0, a1, a2, a3, b0, b1);
 }
 
-// The 32 nibbles of 16 packed bytes as signed bytes of value 16 q: a stored nibble is q + 8, flipping its top bit makes
-// it two's complement, and in the high half of a byte it needs no sign extension. `low` pairs with the first 16
-// activations of the chunk, `high` with the last 16. Sums are exact multiples of 16: shift them right by 4.
+// The nibbles of 4 packed bytes as signed bytes of value 16 q: a stored nibble is q + 8, flipping its top bit makes
+// it two's complement, and in the high half of a byte it needs no sign extension. Sums are exact multiples of 16: shift
+// them right by 4.
+DEVICE void unpack_int4(u32 word, u32 &low, u32 &high) {
+  low = ((word << 4) & 0xf0f0f0f0u) ^ 0x80808080u;
+  high = (word & 0xf0f0f0f0u) ^ 0x80808080u;
+}
+
+// Of 16 packed bytes: `low` pairs with the first 16 activations of the chunk, `high` with the last 16.
 DEVICE void unpack_int4_x16(uint4 v, u32 (&low)[4], u32 (&high)[4]) {
   u32 words[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
-  for (int i = 0; i < 4; i++) {
-    low[i] = ((words[i] << 4) & 0xf0f0f0f0u) ^ 0x80808080u;
-    high[i] = (words[i] & 0xf0f0f0f0u) ^ 0x80808080u;
-  }
+  for (int i = 0; i < 4; i++) unpack_int4(words[i], low[i], high[i]);
 }

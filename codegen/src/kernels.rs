@@ -47,6 +47,7 @@ pub const FILES: &[KernelFile] = files![
     "int8_peak.cuh",
     "linear_expand.cuh",
     "linear_gemm.cuh",
+    "linear_resident.cuh",
     "linear_scalar.cuh",
     "linear_skinny.cuh",
     "linear_stream.cuh",
@@ -62,6 +63,7 @@ pub const FILES: &[KernelFile] = files![
     "scan_state.cuh",
     "ssm_scan.cuh",
     "ssm_scan_long.cuh",
+    "ssm_scan_many.cuh",
     "ssm_scan_step.cuh",
     "warpgroup.cuh",
 ];
@@ -102,6 +104,7 @@ pub const KERNELS: &[KernelRow] = table! {
         SCAN_LONG_128_NARROW => "ssm_scan_long<2, true>";
         SCAN_LONG_256_NARROW => "ssm_scan_long<4, true>";
     }
+    "ssm_scan_many.cuh", "SsmScanParams" { SCAN_MANY_128 => "ssm_scan_many<4>"; }
     "ssm_scan_step.cuh", "ScanStepParams" {
         SCAN_STEP_32 => "ssm_scan_step<1, false>";
         SCAN_STEP_64 => "ssm_scan_step<2, false>";
@@ -176,6 +179,10 @@ pub const KERNELS: &[KernelRow] = table! {
         DOT_2_U8 => "linear_stream_dot<2, true>";
         DOT_4_I8 => "linear_stream_dot<4, false>";
         DOT_4_U8 => "linear_stream_dot<4, true>";
+    }
+    "linear_resident.cuh", "ResidentParams" {
+        RESIDENT_16_I8 => "linear_resident<false>";
+        RESIDENT_16_U8 => "linear_resident<true>";
     }
     "linear_warpgroup.cuh", "WarpgroupParams" {
         WARPGROUP_32_I8 => "linear_warpgroup<32, 1, 5, false>";

@@ -170,6 +170,9 @@ impl Queue<'_> {
     }
 
     fn scan(&self, params: &SsmScanParams) -> Result<(), DeviceError> {
+        if let Some((grid, params)) = self.scan_of_many(params) {
+            return self.launch(entry::SCAN_MANY_128, grid, &params);
+        }
         let smem = entry::scan_smem_bytes(params.head_dim, params.state_size);
         let staged = params.head_dim.is_multiple_of(4) && smem <= self.gpu.smem_per_block - 1024;
         let long = staged && self.shape.longest > LONG_SCAN;
@@ -228,6 +231,9 @@ impl Queue<'_> {
         let rows = self.row_count(linear.rows);
         for params in &linear.scalar {
             self.scalar(&with_rows(params, rows))?;
+        }
+        if let Some(launches) = self.resident(linear, rows)? {
+            return launches.iter().try_for_each(|(entry, grid, params)| self.launch(*entry, *grid, params));
         }
         let wide = linear.wide.as_ref().filter(|wide| self.kernels.warpgroups && rows > wide_from(wide));
         if let Some(wide) = wide {
@@ -315,7 +321,7 @@ impl Queue<'_> {
 }
 
 /// Index of the kernel: of an f32 state, or of one in fewer bits.
-fn is_narrow(scan: &SsmScanParams) -> usize {
+pub(super) fn is_narrow(scan: &SsmScanParams) -> usize {
     usize::from(scan.state_dtype != DTYPE_F32)
 }
 
@@ -338,7 +344,7 @@ fn row_linear_smem(before: &Before, params: &LinearParams) -> u32 {
     stream_smem(params, 1) + row
 }
 
-fn with_rows(params: &LinearParams, rows: usize) -> LinearParams {
+pub(super) fn with_rows(params: &LinearParams, rows: usize) -> LinearParams {
     LinearParams { rows: rows as u32, ..*params }
 }
 

@@ -2,8 +2,9 @@
 
 use super::params::{
     ATTENTION_DECODE_WARPS, GATED_CLUSTER, GATED_SHARED_BYTES, LONG_SCAN_WARPS, MANY_ROW_BYTES, MANY_STAGES,
-    MANY_TILE_ROWS, MANY_TOKENS, NORM_MAX_COLUMNS, SCAN_STAGE_TOKENS, SCAN_WARPS, SKINNY_STAGES, SKINNY_TILE_ROWS,
-    SKINNY_WARPS, STREAM_ROW_BYTES, STREAM_SCALE_STAGES, STREAM_STAGES, STREAM_WARPS,
+    MANY_TILE_ROWS, MANY_TOKENS, NORM_MAX_COLUMNS, RESIDENT_TOKENS, RESIDENT_WARPS, SCAN_MANY_ROWS, SCAN_MANY_STAGES,
+    SCAN_STAGE_TOKENS, SCAN_WARPS, SKINNY_STAGES, SKINNY_TILE_ROWS, SKINNY_WARPS, STREAM_ROW_BYTES,
+    STREAM_SCALE_STAGES, STREAM_STAGES, STREAM_WARPS,
 };
 
 /// A `__global__` function.
@@ -36,6 +37,8 @@ macro_rules! entries {
 const SKINNY_THREADS: u32 = SKINNY_WARPS * 32;
 const STREAM_THREADS: u32 = (STREAM_WARPS + 1) * 32;
 const MANY_THREADS: u32 = (STREAM_WARPS + 2) * 32;
+/// Those that multiply, one that requests, and one for every eight rows that stores.
+const RESIDENT_THREADS: u32 = (RESIDENT_WARPS + 1 + RESIDENT_TOKENS / 8) * 32;
 const SCAN_THREADS: u32 = SCAN_WARPS * 32;
 const LONG_SCAN_THREADS: u32 = LONG_SCAN_WARPS * 32;
 const DECODE_THREADS: u32 = ATTENTION_DECODE_WARPS * 32;
@@ -84,6 +87,8 @@ entries! {
     SCAN_STEP_128 = "ssm_scan_step_128", SCAN_THREADS, 1;
     /// States up to 256 wide.
     SCAN_STEP_256 = "ssm_scan_step_256", SCAN_THREADS, 1;
+    /// Scan of one token of each of many sequences, states up to 128 wide.
+    SCAN_MANY_128 = "ssm_scan_many_128", SCAN_MANY_ROWS * 8 + 32, 2;
     /// Scan with states up to 64 wide, tokens staged in shared memory.
     SCAN_LONG_64 = "ssm_scan_long_64", LONG_SCAN_THREADS, 1;
     /// Scan with states up to 128 wide, tokens staged in shared memory.
@@ -224,6 +229,11 @@ entries! {
     /// Unsigned activations.
     MANY_32_U8 = "linear_stream_many_32_u8", MANY_THREADS, 1;
 
+    /// Up to 16 rows that stay in shared memory.
+    RESIDENT_16_I8 = "linear_resident_16_i8", RESIDENT_THREADS, 1;
+    /// Unsigned activations.
+    RESIDENT_16_U8 = "linear_resident_16_u8", RESIDENT_THREADS, 1;
+
     /// W8 by warpgroup instructions, 64 x 32 tiles.
     WARPGROUP_32_I8 = "linear_warpgroup_32_i8", 160, 3;
     /// Unsigned activations.
@@ -338,6 +348,11 @@ pub const fn gated_smem_bytes(n: u32, hadamard_block: u32) -> u32 {
 /// Shared memory of a scan of many tokens: two stages of x, B, C, dt and decay.
 pub const fn scan_smem_bytes(head_dim: u32, state_size: u32) -> u32 {
     2 * SCAN_STAGE_TOKENS * (2 * state_size + head_dim + 2) * 4
+}
+
+/// Shared memory of a scan of many sequences: the ring of states.
+pub const fn scan_many_smem_bytes(state_size: u32) -> u32 {
+    SCAN_MANY_STAGES * SCAN_MANY_ROWS * state_size * 4
 }
 
 /// Queries of a block of attention on tensor cores.

@@ -15,6 +15,8 @@ mod kernels;
 mod measure;
 pub mod params;
 mod program;
+mod resident;
+mod scan_many;
 mod scratch;
 mod slots;
 mod tensor_map;

@@ -111,6 +111,14 @@ device_constants! {
     MANY_TILE_ROWS = 32;
     /// Bytes of each of the rows of a stage.
     MANY_ROW_BYTES = 512;
+    /// Warps of a block of the linear with resident activations that multiply.
+    RESIDENT_WARPS = 8;
+    /// Weight rows of a tile of it.
+    RESIDENT_TILE_ROWS = 16;
+    /// Most rows of x it takes.
+    RESIDENT_TOKENS = 16;
+    /// Most stages of its ring.
+    RESIDENT_MAX_STAGES = 12;
     /// Groups a weight row may have.
     STREAM_MAX_GROUPS = 176;
     /// Blocks of a cluster that make a gated row in front of a linear.
@@ -133,6 +141,10 @@ device_constants! {
     CONV_MAX_TAPS = 8;
     /// Warps of a block of the scan.
     SCAN_WARPS = 4;
+    /// Rows of a piece of a state of the scan of many sequences.
+    SCAN_MANY_ROWS = 32;
+    /// Pieces in its ring.
+    SCAN_MANY_STAGES = 6;
     /// Warps of a block of the long scan.
     LONG_SCAN_WARPS = 8;
     /// Tokens a stage of the long scan holds.
@@ -384,6 +396,24 @@ device_structs! {
         padding: [u32; 2] = "unsigned int padding[2]",
     }
 
+    /// `Kernel::Linear` with resident activations: all segments W8 or W4 two-level.
+    struct ResidentParams {
+        /// Boxes of x.
+        x: TensorMap = "TensorMap x",
+        /// Boxes of the weights.
+        weights: [TensorMap; 4] = "TensorMap weights[4]",
+        /// The linear; tiles are of `RESIDENT_TILE_ROWS`.
+        linear: LinearParams = "LinearParams linear",
+        /// Boxes of x.
+        x_boxes: u32 = "unsigned int x_boxes",
+        /// Stages of the ring.
+        stages: u32 = "unsigned int stages",
+        /// Room for the group scales of a tile.
+        scale_bytes: u32 = "unsigned int scale_bytes",
+        /// Unused.
+        padding: [u32; 15] = "unsigned int padding[15]",
+    }
+
     /// W4 two-level weights to W8.
     struct ExpandParams {
         /// Rows as stored.
@@ -456,6 +486,10 @@ device_structs! {
         state_dtype: u32 = "unsigned int state_dtype",
         /// Id of the state in the plan: random bits depend on it.
         state_seed: u32 = "unsigned int state_seed",
+        /// Sequences of the step.
+        sequences: u32 = "unsigned int sequences",
+        /// Unused.
+        padding: u32 = "unsigned int padding",
     }
 
     /// `Kernel::RmsNorm` and the `Kernel::Linear` that takes its result.

@@ -293,6 +293,8 @@ impl Resolver<'_> {
             state_offset: self.fixed(state, origin)?,
             state_dtype: self.state_dtype(state, origin)?,
             state_seed: state.0,
+            sequences: 0,
+            padding: 0,
             heads: shape.heads as u32,
             head_dim: shape.head_dim as u32,
             groups: shape.groups as u32,
