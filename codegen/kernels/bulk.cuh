@@ -8,6 +8,13 @@ template <u32 STAGES> struct RingTurn {
   DEVICE void advance() {
     if (++slot == STAGES) slot = 0, parity ^= 1;
   }
+  DEVICE void advance(u32 steps) {
+    slot += steps;
+    parity ^= slot / STAGES & 1;
+    slot %= STAGES;
+  }
+  // The slot before this one.
+  DEVICE u32 before() const { return slot == 0 ? STAGES - 1 : slot - 1; }
 };
 
 #if __CUDA_ARCH__ >= 900
@@ -79,6 +86,12 @@ DEVICE u32 remote_address(const void *mine, u32 rank) {
   u32 address;
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(smem_address(mine)), "r"(rank));
   return address;
+}
+
+// Arrives at a barrier of block `rank` of the cluster. For who has only read: what was written before is not made visible
+// to the others, which would make the memory of the whole GPU consistent first.
+DEVICE void barrier_arrive_remote(const u64 *mine, u32 rank) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(remote_address(mine, rank)) : "memory");
 }
 
 // A float in the shared memory of another block of the cluster.

@@ -1,12 +1,11 @@
-// Plan kernel `linear` for W8 and more rows than linear_stream takes, with the warpgroup instructions of sm_90a.
+// Plan kernel `linear` for W8 and a few more rows than linear_stream takes, with the warpgroup instructions of sm_90a.
 //
 //   out[t, n] = epilogue(sum_k x[t, k] * w[n, k], scales)
 //
-// Bound by arithmetic for many rows: 2048 x 4096 x 21504 is 361 GOP, 0.18 ms at an H200's 1979 TOPS; by the copies from
-// L2 at half of that. For few rows by reading the weights.
+// Bound by reading the weights.
 //
-// - A tile is 64 GROUPS weight rows (the 64 rows of the instruction) by N tokens (its columns). A warpgroup computes 64
-//   rows; one more warp only requests tiles by tensor maps, which fill in zeros beyond rows and k.
+// - A tile is 64 weight rows (the 64 rows of the instruction) by N tokens (its columns). A warpgroup computes it; one
+//   more warp only requests tiles by tensor maps, which fill in zeros beyond rows and k.
 // - 128 columns of k a stage, in a ring of STAGES.
 // - A block takes every gridDim-th tile, and requests the next one while it stores: tiles of the same weight rows are
 //   neighbours, so that weights come from device memory once.
@@ -20,37 +19,23 @@
 
 namespace warpgroup {
 
-constexpr u32 STAGE_K = 128;
-
-template <u32 N, u32 GROUPS, u32 STAGES> struct Shared {
-  static constexpr u32 ROWS = 64 * GROUPS;
+template <u32 N, u32 STAGES> struct Shared {
+  static constexpr u32 ROWS = 64;
   static constexpr u32 STAGE_BYTES = (ROWS + N) * STAGE_K;
   u8 weights[STAGES][ROWS][STAGE_K];
   u8 x[STAGES][N][STAGE_K];
   u64 full[STAGES], empty[STAGES];
 };
 
-// Where a tile is.
-struct Place {
-  u32 segment, row0, token0;
-  DEVICE Place(const LinearParams &p, u32 index, u32 token_tiles, u32 rows, u32 tokens) {
-    u32 tile = index / token_tiles;
-    token0 = index % token_tiles * tokens;
-    segment = 0;
-    while (segment + 1 < p.segment_count && tile >= p.segments[segment + 1].first_tile) segment++;
-    row0 = (tile - p.segments[segment].first_tile) * rows;
-  }
-};
-
-template <u32 N, u32 GROUPS, u32 STAGES>
-DEVICE void produce(const WarpgroupParams &p, Shared<N, GROUPS, STAGES> &shared, u32 token_tiles) {
+template <u32 N, u32 STAGES>
+DEVICE void produce(const WarpgroupParams &p, Shared<N, STAGES> &shared, u32 token_tiles) {
   RingTurn<STAGES> turn;
   for (u32 index = blockIdx.x; index < p.linear.tiles * token_tiles; index += gridDim.x) {
-    Place place(p.linear, index, token_tiles, 64 * GROUPS, N);
+    Place place(p.linear, index, token_tiles, 64, N);
     for (u32 k = 0; k < p.linear.k_padded; k += STAGE_K, turn.advance()) {
       u64 *full = &shared.full[turn.slot];
       barrier_wait(&shared.empty[turn.slot], turn.parity ^ 1);
-      barrier_arrive_expect(full, Shared<N, GROUPS, STAGES>::STAGE_BYTES);
+      barrier_arrive_expect(full, Shared<N, STAGES>::STAGE_BYTES);
       copy_tile(smem_address(shared.weights[turn.slot]), &p.weights[place.segment], k, place.row0, full);
       copy_tile(smem_address(shared.x[turn.slot]), &p.x, k, place.token0, full);
     }
@@ -74,19 +59,19 @@ template <u32 N> DEVICE void store(const LinearParams &p, const LinearSegment &s
     }
 }
 
-template <u32 N, u32 GROUPS, u32 STAGES, bool X_UNSIGNED>
-DEVICE void consume(const WarpgroupParams &p, Shared<N, GROUPS, STAGES> &shared, u32 token_tiles) {
-  u32 group = threadIdx.x / (4 * WARP), steps = ceil_div(p.linear.k_padded, STAGE_K);
+template <u32 N, u32 STAGES, bool X_UNSIGNED>
+DEVICE void consume(const WarpgroupParams &p, Shared<N, STAGES> &shared, u32 token_tiles) {
+  u32 steps = ceil_div(p.linear.k_padded, STAGE_K);
   RingTurn<STAGES> turn;
   for (u32 index = blockIdx.x; index < p.linear.tiles * token_tiles; index += gridDim.x) {
-    Place place(p.linear, index, token_tiles, 64 * GROUPS, N);
+    Place place(p.linear, index, token_tiles, 64, N);
     int acc[N / 2];
 #pragma unroll
     for (u32 i = 0; i < N / 2; i++) acc[i] = 0;
     u32 last = turn.slot;
     for (u32 step = 0; step < steps; step++) {
       barrier_wait(&shared.full[turn.slot], turn.parity);
-      u64 a = matrix(smem_address(shared.weights[turn.slot][group * 64])), b = matrix(smem_address(shared.x[turn.slot]));
+      u64 a = matrix(smem_address(shared.weights[turn.slot])), b = matrix(smem_address(shared.x[turn.slot]));
       fence();
 #pragma unroll
       for (u32 i = 0; i < STAGE_K / 32; i++) Multiply<N, X_UNSIGNED>::run(acc, a + i * 2, b + i * 2);
@@ -99,7 +84,7 @@ DEVICE void consume(const WarpgroupParams &p, Shared<N, GROUPS, STAGES> &shared,
     }
     wait<0>();
     if (lane_id() == 0) barrier_arrive(&shared.empty[last]);
-    u32 row = place.row0 + group * 64 + warp_id() % 4 * 16 + lane_id() / 4;
+    u32 row = place.row0 + warp_id() * 16 + lane_id() / 4;
     store<N>(p.linear, p.linear.segments[place.segment], row, place.token0, acc);
   }
 }
@@ -108,25 +93,25 @@ DEVICE void consume(const WarpgroupParams &p, Shared<N, GROUPS, STAGES> &shared,
 
 #endif
 
-template <u32 N, u32 GROUPS, u32 STAGES, bool X_UNSIGNED> DEVICE void linear_warpgroup(const WarpgroupParams &p) {
+template <u32 N, u32 STAGES, bool X_UNSIGNED> DEVICE void linear_warpgroup(const WarpgroupParams &p) {
 #ifdef WARPGROUP_MMA
   using namespace warpgroup;
   extern __shared__ __align__(1024) u8 dynamic[];
-  Shared<N, GROUPS, STAGES> &shared = *(Shared<N, GROUPS, STAGES> *)dynamic;
+  Shared<N, STAGES> &shared = *(Shared<N, STAGES> *)dynamic;
   u32 token_tiles = ceil_div(p.linear.rows, N);
   pdl_launch_dependents();
   if (threadIdx.x == 0) {
     for (u32 i = 0; i < STAGES; i++) {
       barrier_init(&shared.full[i], 1);
-      barrier_init(&shared.empty[i], GROUPS * 4);
+      barrier_init(&shared.empty[i], 4);
     }
     barrier_init_fence();
   }
   __syncthreads();
   pdl_wait();
-  if (warp_id() < GROUPS * 4)
-    consume<N, GROUPS, STAGES, X_UNSIGNED>(p, shared, token_tiles);
+  if (warp_id() < 4)
+    consume<N, STAGES, X_UNSIGNED>(p, shared, token_tiles);
   else if (lane_id() == 0)
-    produce<N, GROUPS, STAGES>(p, shared, token_tiles);
+    produce<N, STAGES>(p, shared, token_tiles);
 #endif
 }

@@ -9,6 +9,9 @@
 
 namespace warpgroup {
 
+// Columns of k of a stage.
+constexpr u32 STAGE_K = 128;
+
 // A matrix in shared memory: address, 1024 bytes from an atom to the next, swizzled by 128 bytes.
 DEVICE u64 matrix(u32 address) { return (u64)(address >> 4 & 0x3fff) | (u64)1 << 16 | (u64)64 << 32 | (u64)1 << 62; }
 
@@ -25,117 +28,66 @@ DEVICE void copy_tile(u32 dst, const TensorMap *map, u32 k, u32 row, u64 *barrie
                : "memory");
 }
 
-#define OUT4(i) "+r"(d[i]), "+r"(d[i + 1]), "+r"(d[i + 2]), "+r"(d[i + 3])
-#define OUT16(i) OUT4(i), OUT4(i + 4), OUT4(i + 8), OUT4(i + 12)
-#define OUT64(i) OUT16(i), OUT16(i + 16), OUT16(i + 32), OUT16(i + 48)
+// To every block of the cluster that `mask` names, and counted at the barrier of each.
+DEVICE void copy_tile_multicast(u32 dst, const TensorMap *map, u32 k, u32 row, u64 *barrier, u16 mask) {
+  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, "
+               "%3}], [%4], %5;" ::"r"(dst),
+               "l"(map), "r"(k), "r"(row), "r"(smem_address(barrier)), "h"(mask)
+               : "memory");
+}
+
+// Where a tile is.
+struct Place {
+  u32 segment, row0, token0;
+  DEVICE Place(const LinearParams &p, u32 index, u32 token_tiles, u32 rows, u32 tokens) {
+    u32 tile = index / token_tiles;
+    token0 = index % token_tiles * tokens;
+    segment = 0;
+    while (segment + 1 < p.segment_count && tile >= p.segments[segment + 1].first_tile) segment++;
+    row0 = (tile - p.segments[segment].first_tile) * rows;
+  }
+};
+
+// The registers of an accumulator, in the text of an instruction and as its operands.
+#define NAMES16 \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+#define NAMES32 NAMES16 ", " \
+  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define NAMES64 NAMES32 ", " \
+  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, " \
+  "%52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define DATA4(i) "+r"(d[i]), "+r"(d[i + 1]), "+r"(d[i + 2]), "+r"(d[i + 3])
+#define DATA16(i) DATA4(i), DATA4(i + 4), DATA4(i + 8), DATA4(i + 12)
+#define DATA32(i) DATA16(i), DATA16(i + 16)
 
 // d[64 x N] += a[64 x 32] * b[N x 32]^T: a is signed, b signed or unsigned. A warp has 16 rows. Lane holds of every 8
 // columns: (row lane / 4, columns 2q, 2q + 1), then (row lane / 4 + 8, the same columns), q = lane % 4.
 template <u32 N, bool B_UNSIGNED> struct Multiply;
 
-template <> struct Multiply<32, false> {
-  static DEVICE void run(int (&d)[16], u64 a, u64 b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n32k32.s32.s8.s8 {"
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-                 "}, %16, %17, 1;"
-                 : OUT16(0)
-                 : "l"(a), "l"(b));
-  }
-};
+// A and B are the numbers that follow those of the accumulator.
+#define MULTIPLY(N, B_UNSIGNED, TYPE, NAMES, A, B, ...)                                                                  \
+  template <> struct Multiply<N, B_UNSIGNED> {                                                                           \
+    static DEVICE void run(int (&d)[N / 2], u64 a, u64 b) {                                                              \
+      asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k32.s32.s8." #TYPE " {" NAMES "}, %" #A ", %" #B ", 1;"       \
+                   : __VA_ARGS__                                                                                         \
+                   : "l"(a), "l"(b));                                                                                    \
+    }                                                                                                                    \
+  };
 
-template <> struct Multiply<32, true> {
-  static DEVICE void run(int (&d)[16], u64 a, u64 b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n32k32.s32.s8.u8 {"
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-                 "}, %16, %17, 1;"
-                 : OUT16(0)
-                 : "l"(a), "l"(b));
-  }
-};
+MULTIPLY(32, false, s8, NAMES16, 16, 17, DATA16(0))
+MULTIPLY(32, true, u8, NAMES16, 16, 17, DATA16(0))
+MULTIPLY(64, false, s8, NAMES32, 32, 33, DATA32(0))
+MULTIPLY(64, true, u8, NAMES32, 32, 33, DATA32(0))
+MULTIPLY(128, false, s8, NAMES64, 64, 65, DATA32(0), DATA32(32))
+MULTIPLY(128, true, u8, NAMES64, 64, 65, DATA32(0), DATA32(32))
 
-template <> struct Multiply<64, false> {
-  static DEVICE void run(int (&d)[32], u64 a, u64 b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 {"
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, "
-                 "%21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-                 "}, %32, %33, 1;"
-                 : OUT16(0), OUT16(16)
-                 : "l"(a), "l"(b));
-  }
-};
-
-template <> struct Multiply<64, true> {
-  static DEVICE void run(int (&d)[32], u64 a, u64 b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.u8 {"
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, "
-                 "%21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-                 "}, %32, %33, 1;"
-                 : OUT16(0), OUT16(16)
-                 : "l"(a), "l"(b));
-  }
-};
-
-template <> struct Multiply<128, false> {
-  static DEVICE void run(int (&d)[64], u64 a, u64 b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n128k32.s32.s8.s8 {"
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, "
-                 "%21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, "
-                 "%40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, "
-                 "%59, %60, %61, %62, %63"
-                 "}, %64, %65, 1;"
-                 : OUT64(0)
-                 : "l"(a), "l"(b));
-  }
-};
-
-template <> struct Multiply<128, true> {
-  static DEVICE void run(int (&d)[64], u64 a, u64 b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n128k32.s32.s8.u8 {"
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, "
-                 "%21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, "
-                 "%40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, "
-                 "%59, %60, %61, %62, %63"
-                 "}, %64, %65, 1;"
-                 : OUT64(0)
-                 : "l"(a), "l"(b));
-  }
-};
-
-template <> struct Multiply<256, false> {
-  static DEVICE void run(int (&d)[128], u64 a, u64 b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n256k32.s32.s8.s8 {"
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, "
-                 "%21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, "
-                 "%40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, "
-                 "%59, %60, %61, %62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, "
-                 "%78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, "
-                 "%97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, "
-                 "%113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
-                 "}, %128, %129, 1;"
-                 : OUT64(0), OUT64(64)
-                 : "l"(a), "l"(b));
-  }
-};
-
-template <> struct Multiply<256, true> {
-  static DEVICE void run(int (&d)[128], u64 a, u64 b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n256k32.s32.s8.u8 {"
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, "
-                 "%21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, "
-                 "%40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, "
-                 "%59, %60, %61, %62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, "
-                 "%78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, "
-                 "%97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, "
-                 "%113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
-                 "}, %128, %129, 1;"
-                 : OUT64(0), OUT64(64)
-                 : "l"(a), "l"(b));
-  }
-};
-
-#undef OUT4
-#undef OUT16
-#undef OUT64
+#undef MULTIPLY
+#undef NAMES16
+#undef NAMES32
+#undef NAMES64
+#undef DATA4
+#undef DATA16
+#undef DATA32
 
 } // namespace warpgroup
 

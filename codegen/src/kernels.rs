@@ -47,6 +47,7 @@ pub const FILES: &[KernelFile] = files![
     "int8_peak.cuh",
     "linear_expand.cuh",
     "linear_gemm.cuh",
+    "linear_pingpong.cuh",
     "linear_resident.cuh",
     "linear_scalar.cuh",
     "linear_skinny.cuh",
@@ -185,14 +186,14 @@ pub const KERNELS: &[KernelRow] = table! {
         RESIDENT_16_U8 => "linear_resident<true>";
     }
     "linear_warpgroup.cuh", "WarpgroupParams" {
-        WARPGROUP_32_I8 => "linear_warpgroup<32, 1, 5, false>";
-        WARPGROUP_32_U8 => "linear_warpgroup<32, 1, 5, true>";
-        WARPGROUP_64_I8 => "linear_warpgroup<64, 1, 4, false>";
-        WARPGROUP_64_U8 => "linear_warpgroup<64, 1, 4, true>";
-        WARPGROUP_128_I8 => "linear_warpgroup<128, 2, 6, false>";
-        WARPGROUP_128_U8 => "linear_warpgroup<128, 2, 6, true>";
-        WARPGROUP_256_I8 => "linear_warpgroup<256, 2, 4, false>";
-        WARPGROUP_256_U8 => "linear_warpgroup<256, 2, 4, true>";
+        WARPGROUP_32_I8 => "linear_warpgroup<32, 5, false>";
+        WARPGROUP_32_U8 => "linear_warpgroup<32, 5, true>";
+        WARPGROUP_64_I8 => "linear_warpgroup<64, 4, false>";
+        WARPGROUP_64_U8 => "linear_warpgroup<64, 4, true>";
+    }
+    "linear_pingpong.cuh", "WarpgroupParams" {
+        PINGPONG_I8 => "linear_pingpong<false>";
+        PINGPONG_U8 => "linear_pingpong<true>";
     }
     "linear_expand.cuh", "ExpandParams" { EXPAND => "linear_expand"; }
     "linear_stream_norm.cuh", "NormLinearParams" { DOT_NORM_1 => "linear_stream_norm"; }

@@ -306,17 +306,18 @@ impl Queue<'_> {
         }
         let fits = |kernel: &&Warpgroup| rows <= kernel.tokens as usize;
         let kernel = WARPGROUP.iter().find(fits).unwrap_or(&WARPGROUP[WARPGROUP.len() - 1]);
-        let linear = with_tiles(with_rows(&wide.linear, rows), kernel.rows);
+        let linear = with_tiles(with_rows(&wide.linear, rows), kernel.rows * kernel.cluster);
         let mut params = WarpgroupParams { linear, ..WarpgroupParams::zeroed() };
-        params.x = tensor_map(linear.x, linear.k_padded, linear.rows, kernel.tokens)?;
+        params.x = tensor_map(linear.x, linear.k_padded, linear.rows, kernel.tokens / kernel.cluster)?;
         let segments = &linear.segments[..linear.segment_count as usize];
         for (map, segment) in params.weights.iter_mut().zip(segments) {
             *map = tensor_map(segment.weight, segment.row_bytes, segment.out_features, kernel.rows)?;
         }
         let entry = kernel.entries[linear.x_unsigned as usize];
         let tiles = linear.tiles * linear.rows.div_ceil(kernel.tokens);
-        let blocks = tiles.min(entry.blocks_per_sm * self.gpu.sm_count);
-        self.launch(entry, Grid::new(blocks as usize, 1, 1).smem(kernel.smem_bytes() as usize), &params)
+        let clusters = tiles.min(entry.blocks_per_sm * self.gpu.sm_count / kernel.cluster);
+        let grid = Grid::new((clusters * kernel.cluster) as usize, 1, 1).clusters(kernel.cluster as usize);
+        self.launch(entry, grid.smem(kernel.smem_bytes() as usize), &params)
     }
 }
 

@@ -2,9 +2,9 @@
 
 use super::params::{
     ATTENTION_DECODE_WARPS, GATED_CLUSTER, GATED_SHARED_BYTES, LONG_SCAN_WARPS, MANY_ROW_BYTES, MANY_STAGES,
-    MANY_TILE_ROWS, MANY_TOKENS, NORM_MAX_COLUMNS, RESIDENT_TOKENS, RESIDENT_WARPS, SCAN_MANY_ROWS, SCAN_MANY_STAGES,
-    SCAN_STAGE_TOKENS, SCAN_WARPS, SKINNY_STAGES, SKINNY_TILE_ROWS, SKINNY_WARPS, STREAM_ROW_BYTES,
-    STREAM_SCALE_STAGES, STREAM_STAGES, STREAM_WARPS,
+    MANY_TILE_ROWS, MANY_TOKENS, NORM_MAX_COLUMNS, PINGPONG_CLUSTER, PINGPONG_STAGES, RESIDENT_TOKENS, RESIDENT_WARPS,
+    SCAN_MANY_ROWS, SCAN_MANY_STAGES, SCAN_STAGE_TOKENS, SCAN_WARPS, SKINNY_STAGES, SKINNY_TILE_ROWS, SKINNY_WARPS,
+    STREAM_ROW_BYTES, STREAM_SCALE_STAGES, STREAM_STAGES, STREAM_WARPS,
 };
 
 /// A `__global__` function.
@@ -242,14 +242,10 @@ entries! {
     WARPGROUP_64_I8 = "linear_warpgroup_64_i8", 160, 3;
     /// Unsigned activations.
     WARPGROUP_64_U8 = "linear_warpgroup_64_u8", 160, 3;
-    /// 128 x 128 tiles.
-    WARPGROUP_128_I8 = "linear_warpgroup_128_i8", 288, 1;
+    /// W8 by two warpgroups in turn, 128 x 128 tiles, clusters of two blocks.
+    PINGPONG_I8 = "linear_pingpong_i8", 288, 1;
     /// Unsigned activations.
-    WARPGROUP_128_U8 = "linear_warpgroup_128_u8", 288, 1;
-    /// 128 x 256 tiles.
-    WARPGROUP_256_I8 = "linear_warpgroup_256_i8", 288, 1;
-    /// Unsigned activations.
-    WARPGROUP_256_U8 = "linear_warpgroup_256_u8", 288, 1;
+    PINGPONG_U8 = "linear_pingpong_u8", 288, 1;
     /// W4 two-level weights to W8.
     EXPAND = "linear_expand", 256, 1;
 
@@ -283,27 +279,34 @@ pub struct Warpgroup {
     pub entries: [Entry; 2],
     /// Tokens of a tile.
     pub tokens: u32,
-    /// Weight rows of a tile.
+    /// Weight rows of a block's tile.
     pub rows: u32,
     /// Stages of the ring.
     pub stages: u32,
+    /// Blocks that share their tokens.
+    pub cluster: u32,
 }
 
 /// By tokens of a tile.
-pub const WARPGROUP: [Warpgroup; 4] = [
-    Warpgroup { entries: [WARPGROUP_32_I8, WARPGROUP_32_U8], tokens: 32, rows: 64, stages: 5 },
-    Warpgroup { entries: [WARPGROUP_64_I8, WARPGROUP_64_U8], tokens: 64, rows: 64, stages: 4 },
-    Warpgroup { entries: [WARPGROUP_128_I8, WARPGROUP_128_U8], tokens: 128, rows: 128, stages: 6 },
-    Warpgroup { entries: [WARPGROUP_256_I8, WARPGROUP_256_U8], tokens: 256, rows: 128, stages: 4 },
+pub const WARPGROUP: [Warpgroup; 3] = [
+    Warpgroup { entries: [WARPGROUP_32_I8, WARPGROUP_32_U8], tokens: 32, rows: 64, stages: 5, cluster: 1 },
+    Warpgroup { entries: [WARPGROUP_64_I8, WARPGROUP_64_U8], tokens: 64, rows: 64, stages: 4, cluster: 1 },
+    Warpgroup {
+        entries: [PINGPONG_I8, PINGPONG_U8],
+        tokens: 128,
+        rows: 128,
+        stages: PINGPONG_STAGES,
+        cluster: PINGPONG_CLUSTER,
+    },
 ];
 
 /// Columns of k of its stages, and bytes of a row of a tile that the copy engine brings.
 pub const WARPGROUP_STAGE_K: u32 = 128;
 
 impl Warpgroup {
-    /// Shared memory of a block: the ring and its barriers.
+    /// Shared memory of a block: the ring and its barriers, and scales of the tokens of two tiles.
     pub const fn smem_bytes(&self) -> u32 {
-        self.stages * ((self.rows + self.tokens) * WARPGROUP_STAGE_K + 16)
+        self.stages * ((self.rows + self.tokens) * WARPGROUP_STAGE_K + 16) + 2 * self.tokens * 4
     }
 }
 

@@ -93,6 +93,10 @@ device_constants! {
     SKINNY_TILE_ROWS = 8;
     /// Warps of a block of the skinny linear.
     SKINNY_WARPS = 8;
+    /// Stages of the ring of the linear by two warpgroups in turn.
+    PINGPONG_STAGES = 6;
+    /// Its blocks a cluster.
+    PINGPONG_CLUSTER = 2;
     /// Pieces of weights in flight a lane.
     SKINNY_STAGES = 16;
     /// Warps of a block of the streaming linear that multiply; one more requests.
@@ -390,7 +394,7 @@ device_structs! {
         x: TensorMap = "TensorMap x",
         /// Tiles of the weights.
         weights: [TensorMap; 4] = "TensorMap weights[4]",
-        /// The linear; tiles are of `warpgroup_rows`.
+        /// The linear; its tiles are those of the kernel.
         linear: LinearParams = "LinearParams linear",
         /// Unused.
         padding: [u32; 2] = "unsigned int padding[2]",

@@ -1,0 +1,197 @@
+// Plan kernel `linear` for W8 and many rows, with the warpgroup instructions of sm_90a.
+//
+//   out[t, n] = epilogue(sum_k x[t, k] * w[n, k], scales)
+//
+// Bound by arithmetic: 2048 x 4096 x 21504 is 361 GOP, 0.18 ms at an H200's 1979 TOPS; it stores 176 MB beside that, 41 us
+// if nothing overlapped them. With random operands the power limit lowers the clock by a fifth.
+//
+// - Two warpgroups take turns: each has a tile of its own, 128 weight rows by 128 tokens, and while one scales and stores
+//   its sums, the other multiplies. One more warp requests tiles by tensor maps, which fill in zeros beyond rows and k.
+// - 128 columns of k a stage, in a ring of PINGPONG_STAGES that both read in turn.
+// - Clusters of two blocks have neighbouring weight rows and the same tokens: each requests half of the tokens' tile for
+//   both, which saves a quarter of what L2 is asked for.
+// - A cluster takes every so many-th pair of tiles: pairs of the same weight rows are neighbours, so that weights come from
+//   device memory once.
+//
+// Not supported: W4 as it is stored (linear_expand makes W8 of it), and GPUs other than sm_90.
+#pragma once
+#include "epilogue.cuh"
+#include "warpgroup.cuh"
+
+#ifdef WARPGROUP_MMA
+
+namespace pingpong {
+
+using namespace warpgroup;
+
+constexpr u32 STAGES = PINGPONG_STAGES, CLUSTER = PINGPONG_CLUSTER, ROWS = 128, TOKENS = 128;
+constexpr u32 GROUP_THREADS = 4 * WARP;
+
+struct Shared {
+  u8 weights[STAGES][ROWS][STAGE_K];
+  u8 x[STAGES][TOKENS][STAGE_K];
+  float x_scale[2][TOKENS];
+  u64 full[STAGES], empty[STAGES];
+};
+
+// Pairs of tiles of this cluster: index of the first, how many there are, and from one to the next.
+struct Share {
+  u32 first, count, step, token_tiles;
+  DEVICE Share(const LinearParams &p)
+      : first(blockIdx.x / CLUSTER), step(gridDim.x / CLUSTER), token_tiles(ceil_div(p.rows, TOKENS)) {
+    count = p.tiles * token_tiles;
+  }
+  DEVICE Place place(const LinearParams &p, u32 index, u32 rank) const {
+    Place place(p, index, token_tiles, ROWS * CLUSTER, TOKENS);
+    place.row0 += rank * ROWS;
+    return place;
+  }
+};
+
+DEVICE void produce(const WarpgroupParams &p, Shared &shared, u32 rank) {
+  constexpr u32 PART = TOKENS / CLUSTER;
+  Share share(p.linear);
+  RingTurn<STAGES> turn;
+  for (u32 index = share.first; index < share.count; index += share.step) {
+    Place place = share.place(p.linear, index, rank);
+    for (u32 k = 0; k < p.linear.k_padded; k += STAGE_K, turn.advance()) {
+      u64 *full = &shared.full[turn.slot];
+      barrier_wait(&shared.empty[turn.slot], turn.parity ^ 1);
+      barrier_arrive_expect(full, (ROWS + TOKENS) * STAGE_K);
+      copy_tile(smem_address(shared.weights[turn.slot]), &p.weights[place.segment], k, place.row0, full);
+      copy_tile_multicast(smem_address(shared.x[turn.slot][rank * PART]), &p.x, k, place.token0 + rank * PART, full,
+                          (1 << CLUSTER) - 1);
+    }
+  }
+}
+
+// Named barriers: 0 is that of the block.
+DEVICE void group_barrier(u32 group) { asm volatile("bar.sync %0, %1;" ::"r"(1 + group), "n"(GROUP_THREADS) : "memory"); }
+
+// A warpgroup's turn to multiply begins when the other one ends its own.
+DEVICE void turn_wait(u32 group) { asm volatile("bar.sync %0, %1;" ::"r"(3 + group), "n"(2 * GROUP_THREADS) : "memory"); }
+
+DEVICE void turn_end(u32 group) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(3 + (group ^ 1)), "n"(2 * GROUP_THREADS) : "memory");
+}
+
+// 64 rows of a tile.
+template <u32 EPILOGUE>
+DEVICE void store(const LinearParams &p, LinearSegment s, u32 row, u32 token0, const float *x_scale, const int (&acc)[TOKENS / 2],
+                  const float (&scale)[2]) {
+  s.epilogue = EPILOGUE;
+#pragma unroll
+  for (u32 j = 0; j < TOKENS / 8; j++)
+#pragma unroll
+    for (u32 c = 0; c < 2; c++) {
+      u32 column = j * 8 + lane_id() % 4 * 2 + c;
+      if (token0 + column >= p.rows) continue;
+#pragma unroll
+      for (u32 half = 0; half < 2; half++)
+        if (row + half * 8 < s.out_features)
+          store_integer(s, token0 + column, row + half * 8, acc[j * 4 + half * 2 + c], x_scale[column], scale[half]);
+    }
+}
+
+DEVICE void store_any(const LinearParams &p, const LinearSegment &s, u32 row, u32 token0, const float *x_scale,
+                      const int (&acc)[TOKENS / 2], const float (&scale)[2]) {
+  switch (s.epilogue) {
+  case EPILOGUE_ACCUMULATE: return store<EPILOGUE_ACCUMULATE>(p, s, row, token0, x_scale, acc, scale);
+  case EPILOGUE_RELU2: return store<EPILOGUE_RELU2>(p, s, row, token0, x_scale, acc, scale);
+  case EPILOGUE_ACCUMULATOR: return store<EPILOGUE_ACCUMULATOR>(p, s, row, token0, x_scale, acc, scale);
+  default: return store<EPILOGUE_STORE>(p, s, row, token0, x_scale, acc, scale);
+  }
+}
+
+// Both blocks of the cluster filled the stage, so both wait for it to be read.
+DEVICE void release(const u64 *empty) {
+  if (lane_id() < CLUSTER) barrier_arrive_remote(empty, lane_id());
+}
+
+template <bool X_UNSIGNED>
+DEVICE void multiply(Shared &shared, u32 steps, RingTurn<STAGES> &turn, int (&acc)[2][TOKENS / 2]) {
+  constexpr u32 HALF = 64 * STAGE_K / 16;
+#pragma unroll
+  for (u32 i = 0; i < TOKENS; i++) acc[i / (TOKENS / 2)][i % (TOKENS / 2)] = 0;
+  u32 last = turn.slot;
+  for (u32 step = 0; step < steps; step++) {
+    barrier_wait(&shared.full[turn.slot], turn.parity);
+    u64 a = matrix(smem_address(shared.weights[turn.slot])), b = matrix(smem_address(shared.x[turn.slot]));
+    fence();
+#pragma unroll
+    for (u32 i = 0; i < STAGE_K / 32; i++) {
+      Multiply<TOKENS, X_UNSIGNED>::run(acc[0], a + i * 2, b + i * 2);
+      Multiply<TOKENS, X_UNSIGNED>::run(acc[1], a + HALF + i * 2, b + i * 2);
+    }
+    commit();
+    // The stage before this one has been read when at most this one's instructions are pending.
+    wait<1>();
+    if (step > 0) release(&shared.empty[last]);
+    last = turn.slot;
+    turn.advance();
+  }
+}
+
+template <bool X_UNSIGNED> DEVICE void consume(const WarpgroupParams &p, Shared &shared, u32 rank) {
+  u32 group = threadIdx.x / GROUP_THREADS, steps = ceil_div(p.linear.k_padded, STAGE_K);
+  float *x_scales = shared.x_scale[group];
+  Share share(p.linear);
+  RingTurn<STAGES> turn;
+  for (u32 index = share.first, i = 0; index < share.count; index += share.step, i++) {
+    if (i % 2 != group) {
+      turn.advance(steps);
+      continue;
+    }
+    Place place = share.place(p.linear, index, rank);
+    const LinearSegment &s = p.linear.segments[place.segment];
+    u32 row = place.row0 + warp_id() % 4 * 16 + lane_id() / 4, token = place.token0 + threadIdx.x % GROUP_THREADS;
+    // Requested before the products and needed behind them.
+    float x_scale = token < p.linear.rows ? p.linear.x_scale[token] : 0.0f, scale[2][2];
+#pragma unroll
+    for (u32 j = 0; j < 4; j++) {
+      u32 at = row + j / 2 * 64 + j % 2 * 8;
+      scale[j / 2][j % 2] = at < s.out_features ? s.scale[at] : 0.0f;
+    }
+    int acc[2][TOKENS / 2];
+    if (i > 0) turn_wait(group);
+    multiply<X_UNSIGNED>(shared, steps, turn, acc);
+    if (index + share.step < share.count) turn_end(group);
+    x_scales[threadIdx.x % GROUP_THREADS] = x_scale;
+    wait<0>();
+    release(&shared.empty[turn.before()]);
+    group_barrier(group);
+#pragma unroll
+    for (u32 half = 0; half < 2; half++) store_any(p.linear, s, row + half * 64, place.token0, x_scales, acc[half], scale[half]);
+    group_barrier(group);
+  }
+}
+
+} // namespace pingpong
+
+#endif
+
+template <bool X_UNSIGNED> DEVICE void linear_pingpong(const WarpgroupParams &p) {
+#ifdef WARPGROUP_MMA
+  using namespace pingpong;
+  extern __shared__ __align__(1024) u8 dynamic[];
+  Shared &shared = *(Shared *)dynamic;
+  u32 rank = cluster_rank();
+  pdl_launch_dependents();
+  if (threadIdx.x == 0) {
+    for (u32 i = 0; i < STAGES; i++) {
+      barrier_init(&shared.full[i], 1);
+      barrier_init(&shared.empty[i], 4 * CLUSTER);
+    }
+    barrier_init_fence();
+  }
+  cluster_barrier();
+  pdl_wait();
+  if (warp_id() < 2 * GROUP_THREADS / WARP)
+    consume<X_UNSIGNED>(p, shared, rank);
+  else if (lane_id() == 0)
+    produce(p, shared, rank);
+  // The other block may still read and write what is here.
+  __syncwarp();
+  cluster_barrier();
+#endif
+}
