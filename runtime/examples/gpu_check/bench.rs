@@ -2,9 +2,9 @@
 
 use crate::Folder;
 use crate::model_8b::{self, Models, Scheme};
-use runtime::cuda::{Device, Options};
+use runtime::cuda::{Device, LaunchTime, Options, Product};
 use runtime::device::{Device as _, Limits, Outputs, SequenceChunk, SlotId};
-use runtime::plan::{Kernel, Plan, StateKind};
+use runtime::plan::{Activation, Kernel, Launch, Plan, Rows, StateKind};
 use runtime::tensors::TensorStore;
 use runtime::verify::kernel_name;
 use std::collections::BTreeMap;
@@ -62,9 +62,11 @@ fn bench(models: &Models, scheme: &Scheme, images: &Folder, decode: bool, prefil
         let batch = [SequenceChunk { slot, tokens: &tokens[..rows], outputs: Outputs::Last }];
         let elapsed_us = f64::from(device.time_step(&batch, 3)?);
         println!("prefill {rows}: {elapsed_us:.1} us, {:.0} tokens/s", rows as f64 / elapsed_us * 1e6);
+        let times = device.time_launches(&batch, 2)?;
         if rows == 2048 {
-            table(&plan, &device.time_launches(&batch, 2)?);
+            table(&plan, &times);
         }
+        against_vendor(&plan, &device, &times, rows)?;
         device.release_slot(slot)?;
     }
     Ok(())
@@ -124,13 +126,43 @@ fn decode_bytes(plan: &Plan, store: &dyn TensorStore, sequences: usize) -> f64 {
     (bytes + 2 * sequences * states) as f64
 }
 
-fn table(plan: &Plan, times: &[runtime::cuda::LaunchTime]) {
+/// Each kind of linear beside the vendor's INT8 product of its shape, alone and measured right after it.
+fn against_vendor(plan: &Plan, device: &Device<'_>, times: &[LaunchTime], rows: usize) -> Result<(), Box<dyn Error>> {
+    let mut kinds: BTreeMap<(usize, usize), (String, f64, f64)> = BTreeMap::new();
+    for time in times {
+        let launch = &plan.launches[time.launch];
+        let Kernel::Linear { x: Activation::Quantized { data, .. }, segments, .. } = &launch.kernel else { continue };
+        if plan.buffer(*data).rows != Rows::Token {
+            continue;
+        }
+        let n = segments.iter().map(|segment| segment.out_features).sum();
+        let kind = kinds.entry((n, plan.buffer(*data).cols)).or_insert_with(|| (short_name(launch), 0.0, 0.0));
+        kind.1 += 1.0;
+        kind.2 += f64::from(time.elapsed_us);
+    }
+    for ((n, k), (name, count, sum)) in kinds {
+        let Some(vendor_us) = device.time_vendor(&[Product { rows, n, k }])?[0] else { continue };
+        let (ours_us, operations) = (sum / count, 2e-6 * (rows * n * k) as f64);
+        println!(
+            "    {rows:>5} x {n:>5} x {k:>5} {name:<10} {ours_us:>7.1} us, {:>4.0} TOPS; vendor {vendor_us:>7.1} us, {:>4.0} TOPS: {:.0} %",
+            operations / ours_us,
+            operations / vendor_us,
+            vendor_us / ours_us * 100.0
+        );
+    }
+    Ok(())
+}
+
+fn short_name(launch: &Launch) -> String {
+    let short = launch.origin.trim_start_matches(|c: char| c != '.').trim_start_matches(|c: char| !c.is_alphabetic());
+    if short.is_empty() { launch.origin.clone() } else { short.to_owned() }
+}
+
+fn table(plan: &Plan, times: &[LaunchTime]) {
     let mut groups: BTreeMap<String, (usize, f64)> = BTreeMap::new();
     for time in times {
         let launch = &plan.launches[time.launch];
-        let short =
-            launch.origin.trim_start_matches(|c: char| c != '.').trim_start_matches(|c: char| !c.is_alphabetic());
-        let name = format!("{} {}", kernel_name(&launch.kernel), if short.is_empty() { &launch.origin } else { short });
+        let name = format!("{} {}", kernel_name(&launch.kernel), short_name(launch));
         let group = groups.entry(name).or_default();
         group.0 += 1;
         group.1 += f64::from(time.elapsed_us);

@@ -72,6 +72,8 @@ pub(super) struct Vendor {
 /// Algorithms to try: the library's first guess is not always its fastest.
 const ALGORITHMS: usize = 8;
 const WORKSPACE: usize = 32 << 20;
+/// Bytes of an operand that differ.
+const RANDOM_BYTES: usize = 1 << 20;
 
 /// Names that its versions are installed under.
 const NAMES: [&str; 3] = ["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"];
@@ -96,9 +98,9 @@ impl Vendor {
     pub(super) fn time(&self, stream: &Stream, rows: usize, n: usize, k: usize) -> Result<Option<f64>, DeviceError> {
         let (Ok(get_heuristic), Ok(matmul)) = (self.heuristics(), self.matmul()) else { return Ok(None) };
         let Some(problem) = Problem::new(&self.library, rows, n, k) else { return Ok(None) };
-        let room = |bytes| Memory::zeroed(bytes, "the vendor's matrix product", stream);
+        let room = |bytes| Memory::allocate(bytes, "the vendor's matrix product");
         let (Ok(x), Ok(weight), Ok(out), Ok(workspace)) =
-            (room(rows * k), room(n * k), room(rows * n * 4), room(WORKSPACE))
+            (random(rows * k, stream), random(n * k, stream), room(rows * n * 4), room(WORKSPACE))
         else {
             return Ok(None);
         };
@@ -178,6 +180,25 @@ impl Drop for Vendor {
     fn drop(&mut self) {
         destroy(&self.library, b"cublasLtDestroy", self.handle);
     }
+}
+
+/// Random bytes that repeat after the first [`RANDOM_BYTES`]: multiplying zeros takes less power, so the clock would be higher
+/// than it is for weights and activations.
+fn random(bytes: usize, stream: &Stream) -> Result<Memory, DeviceError> {
+    let memory = Memory::allocate(bytes, "the vendor's matrix product")?;
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    let block: Vec<u8> = (0..bytes.min(RANDOM_BYTES)).map(next).collect();
+    stream.upload(memory.address(), &block)?;
+    for at in (block.len()..bytes).step_by(block.len().max(1)) {
+        stream.copy(memory.address() + at as u64, memory.address(), block.len().min(bytes - at))?;
+    }
+    Ok(memory)
 }
 
 fn destroy(library: &Library, symbol: &[u8], object: Handle) {
