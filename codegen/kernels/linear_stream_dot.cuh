@@ -1,8 +1,8 @@
-// Plan kernel `linear` for at most 4 rows, on Hopper and later: as linear_stream, with dot-product instructions.
+// Plan kernel `linear` for one or two rows, on Hopper and later: as linear_stream, with dot-product instructions.
 //
-// For one token a tensor core would multiply 15 rows of zeros, and its results come late; dp4a needs a quarter of the
-// instructions. Half a warp takes the 256 bytes of one row, half those of the next: 16 lanes of 16 bytes. A lane keeps the
-// activations of its columns in registers for the four pairs of rows of a stage.
+// The results of tensor cores come late, which a step of one token pays for at every launch: linear_stream_columns is 9 % slower
+// there. Half a warp takes the 256 bytes of one row, half those of the next: 16 lanes of 16 bytes. A lane keeps the activations of
+// its columns in registers for the four pairs of rows of a stage.
 #pragma once
 #include "linear_stream.cuh"
 
@@ -94,19 +94,16 @@ template <int COUNT, bool X_UNSIGNED> struct DotProducts {
       for (u32 pair = 0; pair < PAIRS; pair++) acc[t][pair] = 0;
     u32 row_bytes = s.row_bytes, groups = s.groups, pieces = s.group_size / 128;
     u32 first = warp_id() * WARP_BYTES + lane_id() % 16 * 16;
-    // Those of the next stage are on their way while one is waited for and multiplied, where registers allow it.
-    constexpr bool AHEAD = COUNT < 4;
-    Activations<W4, X_UNSIGNED> values[COUNT], next[AHEAD ? COUNT : 1];
-    if constexpr (AHEAD) load(next, first);
+    // Those of the next stage are on their way while one is waited for and multiplied.
+    Activations<W4, X_UNSIGNED> values[COUNT], next[COUNT];
+    load(next, first);
     for (u32 at = 0; at < row_bytes; at += ROW_BYTES, release(shared, turn)) {
-      if constexpr (!AHEAD) load(values, first + at);
 #pragma unroll
       for (int t = 0; t < COUNT; t++) {
-        if constexpr (AHEAD) values[t] = next[t];
+        values[t] = next[t];
         values[t].sum_up();
       }
-      if constexpr (AHEAD)
-        if (at + ROW_BYTES < row_bytes) load(next, first + at + ROW_BYTES);
+      if (at + ROW_BYTES < row_bytes) load(next, first + at + ROW_BYTES);
       u32 scale_at = 0;
       if constexpr (W4) {
         u32 piece = (first + at) / 64, group = min(pieces == 1 ? piece : piece / pieces, groups - 1);

@@ -31,6 +31,17 @@ DEVICE void mma_weights(int (&acc)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u
     mma_int8<false>(acc, a0, a1, a2, a3, b0, b1);
 }
 
+// The same with unsigned weights.
+template <bool X_UNSIGNED>
+DEVICE void mma_unsigned(int (&acc)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+  if constexpr (X_UNSIGNED)
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.u8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+r"(acc[0]), "+r"(acc[1]), "+r"(acc[2]), "+r"(acc[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+  else
+    mma_int8<true>(acc, a0, a1, a2, a3, b0, b1);
+}
+
 // The nibbles of 4 packed bytes as signed bytes of value 16 q: a stored nibble is q + 8, flipping its top bit makes
 // it two's complement, and in the high half of a byte it needs no sign extension. Sums are exact multiples of 16: shift
 // them right by 4.

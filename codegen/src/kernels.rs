@@ -52,6 +52,7 @@ pub const FILES: &[KernelFile] = files![
     "linear_scalar.cuh",
     "linear_skinny.cuh",
     "linear_stream.cuh",
+    "linear_stream_columns.cuh",
     "linear_stream_dot.cuh",
     "linear_stream_gated.cuh",
     "linear_stream_many.cuh",
@@ -178,8 +179,10 @@ pub const KERNELS: &[KernelRow] = table! {
         DOT_1_U8 => "linear_stream_dot<1, true>";
         DOT_2_I8 => "linear_stream_dot<2, false>";
         DOT_2_U8 => "linear_stream_dot<2, true>";
-        DOT_4_I8 => "linear_stream_dot<4, false>";
-        DOT_4_U8 => "linear_stream_dot<4, true>";
+    }
+    "linear_stream_columns.cuh", "LinearParams" {
+        COLUMNS_4_I8 => "linear_stream_columns<4, false>";
+        COLUMNS_4_U8 => "linear_stream_columns<4, true>";
     }
     "linear_resident.cuh", "ResidentParams" {
         RESIDENT_16_I8 => "linear_resident<false>";

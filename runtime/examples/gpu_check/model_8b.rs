@@ -141,7 +141,10 @@ impl Models {
         }
         let last = |l: &&Launch| l.origin == "lm_head" || l.origin == "final.norm";
         plan.launches.extend(head_plan.launches.iter().filter(last).cloned());
-        plan.launches.iter_mut().for_each(|launch| grow_vocabulary(&mut launch.kernel));
+        for launch in &mut plan.launches {
+            grow_vocabulary(&mut launch.kernel);
+            rotate_mixer(&mut launch.kernel);
+        }
         (plan, Store { mamba: mamba.clone(), rest: rest.clone(), head: head.clone(), tall: tall(head) })
     }
 }
@@ -153,6 +156,13 @@ fn grow_vocabulary(kernel: &mut Kernel) {
             segments.iter_mut().filter(|s| s.out_features == MADE).for_each(|s| s.out_features = VOCAB);
         }
         _ => {}
+    }
+}
+
+/// As `nemoc compile --rotations hadamard` does it at this shape.
+fn rotate_mixer(kernel: &mut Kernel) {
+    if let Kernel::Mixer { emit, .. } | Kernel::GatedRmsNorm { emit, .. } = kernel {
+        emit.hadamard_block = Some(1024);
     }
 }
 

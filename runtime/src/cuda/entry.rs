@@ -204,10 +204,10 @@ entries! {
     DOT_2_I8 = "linear_stream_dot_2_i8", STREAM_THREADS, 2;
     /// Unsigned activations.
     DOT_2_U8 = "linear_stream_dot_2_u8", STREAM_THREADS, 2;
-    /// Up to 4 rows.
-    DOT_4_I8 = "linear_stream_dot_4_i8", STREAM_THREADS, 2;
+    /// Up to 4 rows, activations as columns of tensor cores.
+    COLUMNS_4_I8 = "linear_stream_columns_4_i8", STREAM_THREADS, 2;
     /// Unsigned activations.
-    DOT_4_U8 = "linear_stream_dot_4_u8", STREAM_THREADS, 2;
+    COLUMNS_4_U8 = "linear_stream_columns_4_u8", STREAM_THREADS, 2;
     /// As `SKINNY_8_I8`, with bulk copies.
     STREAM_8_I8 = "linear_stream_8_i8", STREAM_THREADS, 2;
     /// Unsigned activations.

@@ -279,7 +279,7 @@ const SKINNY_8: [Entry; 2] = [entry::SKINNY_8_I8, entry::SKINNY_8_U8];
 pub(super) const FEW_ROWS: [FewRows; 7] = [
     FewRows { rows: 1, skinny: SKINNY_8, stream: [entry::DOT_1_I8, entry::DOT_1_U8] },
     FewRows { rows: 2, skinny: SKINNY_8, stream: [entry::DOT_2_I8, entry::DOT_2_U8] },
-    FewRows { rows: 4, skinny: SKINNY_8, stream: [entry::DOT_4_I8, entry::DOT_4_U8] },
+    FewRows { rows: 4, skinny: SKINNY_8, stream: [entry::COLUMNS_4_I8, entry::COLUMNS_4_U8] },
     FewRows { rows: 8, skinny: SKINNY_8, stream: [entry::STREAM_8_I8, entry::STREAM_8_U8] },
     FewRows {
         rows: 16,
