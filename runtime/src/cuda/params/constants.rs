@@ -1,0 +1,116 @@
+//! Numbers that kernels and launcher agree on.
+
+device_constants! {
+    /// `DType::F32`.
+    DTYPE_F32 = 0;
+    /// `DType::F16`.
+    DTYPE_F16 = 1;
+    /// `DType::Bf16`.
+    DTYPE_BF16 = 2;
+    /// `DType::I8`, with scales.
+    DTYPE_I8 = 3;
+
+    /// f32 weights.
+    FORMAT_F32 = 0;
+    /// f16 weights.
+    FORMAT_F16 = 1;
+    /// bf16 weights.
+    FORMAT_BF16 = 2;
+    /// `WeightFormat::W8`.
+    FORMAT_W8 = 3;
+    /// `WeightFormat::W4TwoLevel`.
+    FORMAT_W4_TWO_LEVEL = 4;
+    /// `WeightFormat::W4Group`.
+    FORMAT_W4_GROUP = 5;
+
+    /// f32 result.
+    EMIT_FLOAT = 0;
+    /// Signed 8-bit result.
+    EMIT_I8 = 1;
+    /// Unsigned 8-bit result.
+    EMIT_U8 = 2;
+
+    /// `Epilogue::Store`.
+    EPILOGUE_STORE = 0;
+    /// `Epilogue::Relu2`.
+    EPILOGUE_RELU2 = 1;
+    /// `Epilogue::Accumulate`.
+    EPILOGUE_ACCUMULATE = 2;
+    /// `Epilogue::Accumulator`.
+    EPILOGUE_ACCUMULATOR = 3;
+
+    /// Segments one launch of a linear takes.
+    MAX_SEGMENTS = 4;
+    /// Weight rows of a tile of the skinny linear.
+    SKINNY_TILE_ROWS = 8;
+    /// Warps of a block of the skinny linear.
+    SKINNY_WARPS = 8;
+    /// Stages of the ring of the linear by two warpgroups in turn.
+    PINGPONG_STAGES = 6;
+    /// Its blocks a cluster.
+    PINGPONG_CLUSTER = 2;
+    /// Pieces of weights in flight a lane.
+    SKINNY_STAGES = 16;
+    /// Warps of a block of the streaming linear that multiply; one more requests.
+    STREAM_WARPS = 8;
+    /// Stages of its ring.
+    STREAM_STAGES = 5;
+    /// Tiles whose scales are in its shared memory.
+    STREAM_SCALE_STAGES = 8;
+    /// Bytes of each of the rows of a stage.
+    STREAM_ROW_BYTES = 2048;
+    /// Rows of the streaming linear of many rows.
+    MANY_TOKENS = 32;
+    /// Stages of its ring.
+    MANY_STAGES = 3;
+    /// Weight rows of a tile of it.
+    MANY_TILE_ROWS = 32;
+    /// Bytes of each of the rows of a stage.
+    MANY_ROW_BYTES = 512;
+    /// Warps of a block of the linear with resident activations that multiply.
+    RESIDENT_WARPS = 8;
+    /// Weight rows of a tile of it.
+    RESIDENT_TILE_ROWS = 16;
+    /// Most rows of x it takes.
+    RESIDENT_TOKENS = 16;
+    /// Most stages of its ring.
+    RESIDENT_MAX_STAGES = 12;
+    /// Groups a weight row may have.
+    STREAM_MAX_GROUPS = 176;
+    /// Blocks of a cluster that make a gated row in front of a linear.
+    GATED_CLUSTER = 4;
+    /// Pieces of 256 columns of it that a warp keeps in registers.
+    GATED_TURNS = 2;
+    /// Shared memory of a block for it, besides the row.
+    GATED_SHARED_BYTES = 144;
+    /// Columns of a norm in front of a linear.
+    NORM_MAX_COLUMNS = 5120;
+    /// Pieces of 128 columns of a row that a block normalizes.
+    NORM_MAX_PIECES = 512;
+    /// Blocks of 256 columns that a warp of a rotating map keeps in registers.
+    MAP_ROTATED_TURNS = 6;
+    /// Groups of a gated norm.
+    GATED_MAX_GROUPS = 256;
+    /// Time steps a block of the convolution computes.
+    CONV_CHUNK = 32;
+    /// Longest convolution.
+    CONV_MAX_TAPS = 8;
+    /// Warps of a block of the scan.
+    SCAN_WARPS = 4;
+    /// Rows of a piece of a state of the scan of many sequences.
+    SCAN_MANY_ROWS = 32;
+    /// Pieces in its ring.
+    SCAN_MANY_STAGES = 6;
+    /// Warps of a block of the long scan.
+    LONG_SCAN_WARPS = 8;
+    /// Tokens a stage of the long scan holds.
+    SCAN_STAGE_TOKENS = 16;
+    /// Parts of the context that attention may be split into.
+    ATTENTION_MAX_PARTS = 64;
+    /// Warps of a block of the attention of one token a sequence.
+    ATTENTION_DECODE_WARPS = 4;
+    /// Stages of the ring of each of them.
+    ATTENTION_DECODE_STAGES = 3;
+    /// The same where a block takes a whole context.
+    ATTENTION_WHOLE_STAGES = 2;
+}
