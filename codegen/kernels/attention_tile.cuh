@@ -12,6 +12,7 @@
 // Supports head_dim up to D in multiples of 8.
 #pragma once
 #include "attention.cuh"
+#include "mma.cuh"
 
 namespace attention_tile {
 
@@ -52,13 +53,8 @@ template <u32 DTYPE> DEVICE void mma(float (&acc)[4], const u32 (&a)[4], u32 b0,
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// Four 8 x 8 matrices of 16-bit numbers; every lane names one row.
-DEVICE void load_matrices(u32 (&out)[4], const u16 *row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
-               : "r"(smem_address(row))
-               : "memory");
-}
+// Every lane names one row.
+DEVICE void load_matrices(u32 (&out)[4], const u16 *row) { ::load_matrices(out, smem_address(row)); }
 
 DEVICE void load_transposed(u32 (&out)[4], const u16 *row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"

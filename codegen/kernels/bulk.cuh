@@ -23,6 +23,14 @@ DEVICE void barrier_init(u64 *barrier, u32 arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(smem_address(barrier)), "r"(arrivals) : "memory");
 }
 
+// Those of a ring: what has arrived in a stage, and that it has been read.
+DEVICE void ring_init(u64 *full, u64 *empty, u32 stages, u32 full_arrivals, u32 empty_arrivals) {
+  for (u32 i = 0; i < stages; i++) {
+    barrier_init(full + i, full_arrivals);
+    barrier_init(empty + i, empty_arrivals);
+  }
+}
+
 // Makes initialized barriers visible to the copy engine.
 DEVICE void barrier_init_fence() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
 

@@ -178,10 +178,7 @@ template <bool X_UNSIGNED> DEVICE void linear_pingpong(const WarpgroupParams &p)
   u32 rank = cluster_rank();
   pdl_launch_dependents();
   if (threadIdx.x == 0) {
-    for (u32 i = 0; i < STAGES; i++) {
-      barrier_init(&shared.full[i], 1);
-      barrier_init(&shared.empty[i], 4 * CLUSTER);
-    }
+    ring_init(shared.full, shared.empty, STAGES, 1, 4 * CLUSTER);
     barrier_init_fence();
   }
   cluster_barrier();

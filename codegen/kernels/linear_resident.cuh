@@ -16,13 +16,15 @@
 //
 // Not supported: W4 group (its sums are floats), rows that are no multiple of 128 bytes, or too long to keep.
 #pragma once
-#include "bulk.cuh"
 #include "epilogue.cuh"
 #include "mma.cuh"
+#include "warpgroup.cuh"
 
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#ifdef WARPGROUP_MMA
 
 namespace resident {
+
+using warpgroup::copy_tile;
 
 constexpr u32 WARPS = RESIDENT_WARPS; // those that multiply
 constexpr u32 ROWS = RESIDENT_TILE_ROWS;
@@ -89,27 +91,13 @@ struct GroupBytes {
   }
 };
 
-DEVICE void copy_box(u32 dst, const TensorMap *map, u32 k, u32 row, u64 *barrier, u64 policy) {
-  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
-               "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(dst),
-               "l"(map), "r"(k), "r"(row), "r"(smem_address(barrier)), "l"(policy)
-               : "memory");
-}
-
-DEVICE void copy_box(u32 dst, const TensorMap *map, u32 k, u32 row, u64 *barrier) {
-  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::
-                   "r"(dst),
-               "l"(map), "r"(k), "r"(row), "r"(smem_address(barrier))
-               : "memory");
-}
-
 DEVICE void request_x(const ResidentParams &p, const Memory &memory) {
   pdl_wait();
   u64 *full = &memory.control->x_full;
   if (lane_id() == 0) barrier_arrive_expect(full, p.x_boxes * X_BOX_BYTES);
   __syncwarp();
   for (u32 i = lane_id(); i < p.x_boxes; i += WARP)
-    copy_box(smem_address(memory.x + i * X_BOX_BYTES), &p.x, i * BOX_BYTES, 0, full);
+    copy_tile(smem_address(memory.x + i * X_BOX_BYTES), &p.x, i * BOX_BYTES, 0, full);
 }
 
 // The warp that requests.
@@ -137,7 +125,7 @@ DEVICE void produce(const ResidentParams &p, const Memory &memory) {
       if (lane == 0) barrier_arrive_expect(full, chunks * CHUNK_BYTES + (at == 0 ? scales.bytes : 0));
       __syncwarp();
       if (lane < chunks)
-        copy_box(smem_address(memory.ring + turn.slot * STAGE_BYTES + lane * CHUNK_BYTES), &p.weights[tile.segment],
+        copy_tile(smem_address(memory.ring + turn.slot * STAGE_BYTES + lane * CHUNK_BYTES), &p.weights[tile.segment],
                  (at + lane) * BOX_BYTES, tile.row0, full, policy);
       if (lane == WARPS && at == 0 && scales.bytes)
         copy_bulk(smem_address(memory.scales + place.slot * p.scale_bytes), scales.from, scales.bytes, full, policy);
@@ -148,13 +136,6 @@ DEVICE void produce(const ResidentParams &p, const Memory &memory) {
   }
   if (requested <= p.stages) request_x(p, memory);
   pdl_launch_dependents();
-}
-
-DEVICE void load_matrices(u32 (&r)[4], u32 address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address)
-               : "memory");
 }
 
 // Where this lane's rows of a box start. Columns from 32 i on are at that address, of which 32 i flips bits: swizzled
@@ -186,7 +167,7 @@ template <bool X_UNSIGNED> DEVICE void chunk_w8(u32 weights, u32 x, int (&acc)[N
     load_matrices(a, weights ^ i * 32);
     load_x(b, x ^ i * 32);
 #pragma unroll
-    for (u32 n = 0; n < N_TILES; n++) mma_weights<X_UNSIGNED>(acc[n], a[0], a[1], a[2], a[3], b[n][0], b[n][1]);
+    for (u32 n = 0; n < N_TILES; n++) mma_int8<false, X_UNSIGNED>(acc[n], a[0], a[1], a[2], a[3], b[n][0], b[n][1]);
   }
 }
 
@@ -215,7 +196,7 @@ DEVICE void chunk_w4(u32 weights, u32 x, const GroupScales &scales, u32 piece, i
       unpack_int4(packed[2 * j + 1], low[1], high[1]);
 #pragma unroll
       for (u32 n = 0; n < N_TILES; n++)
-        mma_weights<X_UNSIGNED>(sum[i / 2][n], low[0], low[1], high[0], high[1], b[n][0], b[n][1]);
+        mma_int8<false, X_UNSIGNED>(sum[i / 2][n], low[0], low[1], high[0], high[1], b[n][0], b[n][1]);
     }
   }
 #pragma unroll
@@ -330,7 +311,7 @@ DEVICE void init(const ResidentParams &p, Control &control) {
 #endif
 
 template <bool X_UNSIGNED> DEVICE void linear_resident(const ResidentParams &p) {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#ifdef WARPGROUP_MMA
   using namespace resident;
   extern __shared__ __align__(1024) u8 dynamic[];
   Memory memory(p, dynamic);

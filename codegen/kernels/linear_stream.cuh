@@ -357,10 +357,7 @@ template <class Math, class Input> DEVICE void run(const LinearParams &p, Input 
   Partials<Math::TOKENS> &partials = *(Partials<Math::TOKENS> *)(dynamic + sizeof(Shared));
   if (!LATE_DEPENDENTS) pdl_launch_dependents();
   if (threadIdx.x == 0) {
-    for (u32 i = 0; i < STAGES; i++) {
-      barrier_init(&shared.full[i], 1);
-      barrier_init(&shared.empty[i], WARPS);
-    }
+    ring_init(shared.full, shared.empty, STAGES, 1, WARPS);
     for (u32 i = 0; i < STREAM_SCALE_STAGES; i++) barrier_init(&shared.drawn[i], 1);
     input.init();
     barrier_init_fence();

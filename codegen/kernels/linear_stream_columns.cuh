@@ -21,13 +21,8 @@ constexpr u32 HALF_PIECES = PIECES / 2; // of 64 bytes of both halves, a warp an
 
 // Lane holds of acc: (row lane / 4, columns 2q, 2q + 1), then (row lane / 4 + 8, the same columns), q = lane % 4.
 template <bool W4, bool X_UNSIGNED> DEVICE void mma_piece(int (&acc)[4], uint4 top, uint4 bottom, uint4 x) {
-  if constexpr (W4) {
-    mma_unsigned<X_UNSIGNED>(acc, top.x, bottom.x, top.y, bottom.y, x.x, x.y);
-    mma_unsigned<X_UNSIGNED>(acc, top.z, bottom.z, top.w, bottom.w, x.z, x.w);
-  } else {
-    mma_weights<X_UNSIGNED>(acc, top.x, bottom.x, top.y, bottom.y, x.x, x.y);
-    mma_weights<X_UNSIGNED>(acc, top.z, bottom.z, top.w, bottom.w, x.z, x.w);
-  }
+  mma_int8<W4, X_UNSIGNED>(acc, top.x, bottom.x, top.y, bottom.y, x.x, x.y);
+  mma_int8<W4, X_UNSIGNED>(acc, top.z, bottom.z, top.w, bottom.w, x.z, x.w);
 }
 
 DEVICE uint4 masked(uint4 v, u32 mask) { return make_uint4(v.x & mask, v.y & mask, v.z & mask, v.w & mask); }

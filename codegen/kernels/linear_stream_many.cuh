@@ -132,8 +132,8 @@ struct GroupScales {
 
 // Two instructions, for 16 bytes a lane of two rows and of a token.
 template <bool X_UNSIGNED> DEVICE void multiply(int (&acc)[4], const u32 (&top)[4], const u32 (&bottom)[4], uint4 x) {
-  mma_weights<X_UNSIGNED>(acc, top[0], bottom[0], top[1], bottom[1], x.x, x.y);
-  mma_weights<X_UNSIGNED>(acc, top[2], bottom[2], top[3], bottom[3], x.z, x.w);
+  mma_int8<false, X_UNSIGNED>(acc, top[0], bottom[0], top[1], bottom[1], x.x, x.y);
+  mma_int8<false, X_UNSIGNED>(acc, top[2], bottom[2], top[3], bottom[3], x.z, x.w);
 }
 
 template <bool X_UNSIGNED> struct Math {
@@ -285,10 +285,7 @@ template <bool X_UNSIGNED> DEVICE void linear_stream_many(const LinearParams &p)
   extern __shared__ __align__(128) u8 dynamic[];
   Shared &shared = *(Shared *)dynamic;
   if (threadIdx.x == 0) {
-    for (u32 i = 0; i < STAGES; i++) {
-      barrier_init(&shared.full[i], 2);
-      barrier_init(&shared.empty[i], WARPS);
-    }
+    ring_init(shared.full, shared.empty, STAGES, 2, WARPS);
     for (u32 i = 0; i < DRAWN; i++) barrier_init(&shared.drawn[i], 1);
     barrier_init_fence();
   }

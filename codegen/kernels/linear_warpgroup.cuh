@@ -101,10 +101,7 @@ template <u32 N, u32 STAGES, bool X_UNSIGNED> DEVICE void linear_warpgroup(const
   u32 token_tiles = ceil_div(p.linear.rows, N);
   pdl_launch_dependents();
   if (threadIdx.x == 0) {
-    for (u32 i = 0; i < STAGES; i++) {
-      barrier_init(&shared.full[i], 1);
-      barrier_init(&shared.empty[i], 4);
-    }
+    ring_init(shared.full, shared.empty, STAGES, 1, 4);
     barrier_init_fence();
   }
   __syncthreads();

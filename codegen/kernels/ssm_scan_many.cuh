@@ -101,10 +101,7 @@ template <int J> DEVICE void ssm_scan_many(const SsmScanParams &p) {
   __shared__ u64 full[STAGES], empty[STAGES];
   u32 pieces = p.sequences * p.heads * (p.head_dim / ROWS);
   if (threadIdx.x == 0) {
-    for (u32 i = 0; i < STAGES; i++) {
-      barrier_init(&full[i], 1);
-      barrier_init(&empty[i], WARPS);
-    }
+    ring_init(full, empty, STAGES, 1, WARPS);
     barrier_init_fence();
   }
   __syncthreads();

@@ -28,6 +28,13 @@ DEVICE void copy_tile(u32 dst, const TensorMap *map, u32 k, u32 row, u64 *barrie
                : "memory");
 }
 
+DEVICE void copy_tile(u32 dst, const TensorMap *map, u32 k, u32 row, u64 *barrier, u64 policy) {
+  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+               "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(dst),
+               "l"(map), "r"(k), "r"(row), "r"(smem_address(barrier)), "l"(policy)
+               : "memory");
+}
+
 // To every block of the cluster that `mask` names, and counted at the barrier of each.
 DEVICE void copy_tile_multicast(u32 dst, const TensorMap *map, u32 k, u32 row, u64 *barrier, u16 mask) {
   asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, "
