@@ -11,7 +11,7 @@ use super::params::{
     WarpgroupParams,
 };
 use super::program::{MixerOp, Op, RowCount};
-use super::tensor_map::tensor_map;
+use super::tensor_map::{map_weights, tensor_map};
 use super::weights::{self, Before, FEW_ROWS, FewRows, LinearOp, WideOp, with_tiles};
 use crate::device::DeviceError;
 use crate::plan::Rows;
@@ -278,9 +278,8 @@ impl Queue<'_> {
 
     /// Whether W4 is most of a linear, and in rows that the kernel for many rows takes.
     fn streams_many(&self, params: &LinearParams) -> bool {
-        let segments = &params.segments[..params.segment_count as usize];
-        let whole = segments.iter().all(|segment| segment.row_bytes.is_multiple_of(64));
-        let narrow = segments.first().is_some_and(|segment| segment.format != FORMAT_W8);
+        let whole = params.segments().iter().all(|segment| segment.row_bytes.is_multiple_of(64));
+        let narrow = params.segments().first().is_some_and(|segment| segment.format != FORMAT_W8);
         self.kernels.hopper && whole && narrow && entry::MANY_SMEM_BYTES + 1024 <= self.gpu.smem_per_block
     }
 
@@ -309,10 +308,7 @@ impl Queue<'_> {
         let linear = with_tiles(with_rows(&wide.linear, rows), kernel.rows * kernel.cluster);
         let mut params = WarpgroupParams { linear, ..WarpgroupParams::zeroed() };
         params.x = tensor_map(linear.x, linear.k_padded, linear.rows, kernel.tokens / kernel.cluster)?;
-        let segments = &linear.segments[..linear.segment_count as usize];
-        for (map, segment) in params.weights.iter_mut().zip(segments) {
-            *map = tensor_map(segment.weight, segment.row_bytes, segment.out_features, kernel.rows)?;
-        }
+        map_weights(&mut params.weights, &linear, kernel.rows)?;
         let entry = kernel.entries[linear.x_unsigned as usize];
         let tiles = linear.tiles * linear.rows.div_ceil(kernel.tokens);
         let clusters = tiles.min(entry.blocks_per_sm * self.gpu.sm_count / kernel.cluster);

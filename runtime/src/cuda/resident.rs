@@ -7,7 +7,7 @@ use super::params::{
     FORMAT_W4_TWO_LEVEL, FORMAT_W8, LinearParams, LinearSegment, RESIDENT_MAX_STAGES, RESIDENT_TILE_ROWS,
     RESIDENT_TOKENS, RESIDENT_WARPS, ResidentParams,
 };
-use super::tensor_map::tensor_map;
+use super::tensor_map::{map_weights, tensor_map};
 use super::weights::{LinearOp, with_tiles};
 use crate::device::DeviceError;
 use bytemuck::Zeroable;
@@ -30,10 +30,6 @@ const CONTROL_BYTES: u32 = (2 * RESIDENT_MAX_STAGES + SLOTS + 5) * 8 + SLOTS * 4
 /// Sums of two tiles of every warp.
 const SUMS_BYTES: u32 = 2 * RESIDENT_WARPS * RESIDENT_TOKENS * RESIDENT_TILE_ROWS * 4;
 
-fn segments(linear: &LinearParams) -> &[LinearSegment] {
-    &linear.segments[..linear.segment_count as usize]
-}
-
 /// Everything but addresses; `None` where the kernel does not take the linear.
 fn prepare(linear: &LinearParams, smem_per_block: u32) -> Option<ResidentParams> {
     let known = |segment: &LinearSegment| {
@@ -42,10 +38,10 @@ fn prepare(linear: &LinearParams, smem_per_block: u32) -> Option<ResidentParams>
     let x_boxes = linear.k_padded.div_ceil(BOX_BYTES);
     let fits = x_boxes * RESIDENT_TOKENS * BOX_BYTES <= X_BYTES;
     let few = (FEWEST_ROWS..=RESIDENT_TOKENS).contains(&linear.rows);
-    if !few || !fits || !segments(linear).iter().all(known) {
+    if !few || !fits || !linear.segments().iter().all(known) {
         return None;
     }
-    let narrow = segments(linear).iter().filter(|segment| segment.format != FORMAT_W8);
+    let narrow = linear.segments().iter().filter(|segment| segment.format != FORMAT_W8);
     // Scales may start anywhere within 16 bytes.
     let scale_bytes = narrow.map(|s| (RESIDENT_TILE_ROWS * s.groups).next_multiple_of(16) + 16).max().unwrap_or(0);
     let linear = with_tiles(*linear, RESIDENT_TILE_ROWS);
@@ -71,9 +67,7 @@ impl Queue<'_> {
     fn resident_launch(&self, linear: &LinearParams) -> Result<Option<Launch>, DeviceError> {
         let Some(mut params) = prepare(linear, self.gpu.smem_per_block) else { return Ok(None) };
         params.x = tensor_map(linear.x, linear.k_padded, linear.rows, RESIDENT_TOKENS)?;
-        for (map, segment) in params.weights.iter_mut().zip(segments(linear)) {
-            *map = tensor_map(segment.weight, segment.row_bytes, segment.out_features, RESIDENT_TILE_ROWS)?;
-        }
+        map_weights(&mut params.weights, linear, RESIDENT_TILE_ROWS)?;
         let blocks = self.gpu.sm_count.min(params.linear.tiles);
         let entry = [entry::RESIDENT_16_I8, entry::RESIDENT_16_U8][linear.x_unsigned as usize];
         Ok(Some((entry, Grid::new(blocks as usize, 1, 1).smem(smem_bytes(&params) as usize), params)))

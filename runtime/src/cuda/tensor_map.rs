@@ -2,10 +2,18 @@
 
 use super::driver::failed;
 use super::entry::WARPGROUP_STAGE_K;
-use super::params::TensorMap;
+use super::params::{LinearParams, TensorMap};
 use crate::device::DeviceError;
 use cudarc::driver::sys;
 use std::ffi::c_void;
+
+/// How the copy engine finds the weights of each segment of a linear, in tiles of `tile_rows` rows.
+pub(super) fn map_weights(maps: &mut [TensorMap], linear: &LinearParams, tile_rows: u32) -> Result<(), DeviceError> {
+    for (map, segment) in maps.iter_mut().zip(linear.segments()) {
+        *map = tensor_map(segment.weight, segment.row_bytes, segment.out_features, tile_rows)?;
+    }
+    Ok(())
+}
 
 /// How the copy engine finds tiles of 128 bytes by `tile_rows` of a matrix of `rows` rows of `row_bytes` bytes; what is
 /// beyond it reads as zeros. Tiles are swizzled by 128 bytes.

@@ -113,3 +113,10 @@ device_structs! {
         group_size: u32 = "unsigned int group_size",
     }
 }
+
+impl LinearParams {
+    /// Those in use.
+    pub(in crate::cuda) fn segments(&self) -> &[LinearSegment] {
+        &self.segments[..self.segment_count as usize]
+    }
+}
