@@ -62,10 +62,14 @@ pub const FILES: &[KernelFile] = files![
     "mma.cuh",
     "norm_row.cuh",
     "rows.cuh",
+    "scan_chunk.cuh",
+    "scan_chunk_stage.cuh",
     "scan_state.cuh",
     "ssm_scan.cuh",
+    "ssm_scan_chunked.cuh",
     "ssm_scan_long.cuh",
     "ssm_scan_many.cuh",
+    "ssm_scan_prepare.cuh",
     "ssm_scan_step.cuh",
     "warpgroup.cuh",
 ];
@@ -105,6 +109,16 @@ pub const KERNELS: &[KernelRow] = table! {
         SCAN_LONG_64_NARROW => "ssm_scan_long<1, true>";
         SCAN_LONG_128_NARROW => "ssm_scan_long<2, true>";
         SCAN_LONG_256_NARROW => "ssm_scan_long<4, true>";
+    }
+    "ssm_scan_prepare.cuh", "SsmScanParams" {
+        SCAN_PREPARE_64 => "ssm_scan_prepare<64>";
+        SCAN_PREPARE_32 => "ssm_scan_prepare<32>";
+    }
+    "ssm_scan_chunked.cuh", "SsmScanParams" {
+        SCAN_CHUNKED_64 => "ssm_scan_chunked<64, false>";
+        SCAN_CHUNKED_32 => "ssm_scan_chunked<32, false>";
+        SCAN_CHUNKED_64_NARROW => "ssm_scan_chunked<64, true>";
+        SCAN_CHUNKED_32_NARROW => "ssm_scan_chunked<32, true>";
     }
     "ssm_scan_many.cuh", "SsmScanParams" { SCAN_MANY_128 => "ssm_scan_many<4>"; }
     "ssm_scan_step.cuh", "ScanStepParams" {

@@ -103,6 +103,33 @@ fn cases() -> Vec<Case> {
         }
     }
     cases.extend(attention());
+    cases.extend(scans());
+    cases
+}
+
+/// Scans of many tokens: chunks that end anywhere, sequences of different lengths, every type of state.
+fn scans() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let one = vec![vec![64], vec![200], vec![33], vec![1]];
+    let several = vec![vec![1, 100, 15, 63, 65], vec![40, 1, 32, 7, 130]];
+    // Heads, groups, head_dim, state_size.
+    for (heads, groups, head_dim, state_size) in [(8, 2, 64, 128), (10, 5, 32, 32), (3, 1, 100, 68), (4, 4, 16, 256)] {
+        for ssm_dtype in [DType::F32, DType::I8, DType::F16, DType::Bf16] {
+            let layout = Layout { fused_mixer: groups == 2, ssm_dtype, ..Layout::of(WeightFormat::W8) };
+            let shape = Shape {
+                layer_pattern: "M".to_owned(),
+                mamba_heads: heads,
+                mamba_head_dim: head_dim,
+                groups,
+                state_size,
+                ..Shape::tiny()
+            };
+            for (length, steps) in [("one sequence", &one), ("several", &several)] {
+                let name = format!("scan, {ssm_dtype:?}, {heads} heads of {head_dim} x {state_size}, {length}");
+                cases.push(Case { name, shape: shape.clone(), layout, steps: steps.clone() });
+            }
+        }
+    }
     cases
 }
 

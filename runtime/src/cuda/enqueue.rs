@@ -173,6 +173,9 @@ impl Queue<'_> {
         if let Some((grid, params)) = self.scan_of_many(params) {
             return self.launch(entry::SCAN_MANY_128, grid, &params);
         }
+        if let Some(kernel) = self.scan_in_chunks(params) {
+            return self.chunked(kernel, params);
+        }
         let smem = entry::scan_smem_bytes(params.head_dim, params.state_size);
         let staged = params.head_dim.is_multiple_of(4) && smem <= self.gpu.smem_per_block - 1024;
         let long = staged && self.shape.longest > LONG_SCAN;

@@ -3,8 +3,9 @@
 use super::params::{
     ATTENTION_DECODE_WARPS, GATED_CLUSTER, GATED_SHARED_BYTES, LONG_SCAN_WARPS, MANY_ROW_BYTES, MANY_STAGES,
     MANY_TILE_ROWS, MANY_TOKENS, NORM_MAX_COLUMNS, PINGPONG_CLUSTER, PINGPONG_STAGES, RESIDENT_TOKENS, RESIDENT_WARPS,
-    SCAN_MANY_ROWS, SCAN_MANY_STAGES, SCAN_STAGE_TOKENS, SCAN_WARPS, SKINNY_STAGES, SKINNY_TILE_ROWS, SKINNY_WARPS,
-    STREAM_ROW_BYTES, STREAM_SCALE_STAGES, STREAM_STAGES, STREAM_WARPS,
+    SCAN_CHUNK_COLUMNS, SCAN_CHUNK_ROWS, SCAN_CHUNK_WARPS, SCAN_MANY_ROWS, SCAN_MANY_STAGES, SCAN_STAGE_TOKENS,
+    SCAN_WARPS, SKINNY_STAGES, SKINNY_TILE_ROWS, SKINNY_WARPS, STREAM_ROW_BYTES, STREAM_SCALE_STAGES, STREAM_STAGES,
+    STREAM_WARPS,
 };
 
 /// A `__global__` function.
@@ -41,6 +42,7 @@ const MANY_THREADS: u32 = (STREAM_WARPS + 2) * 32;
 const RESIDENT_THREADS: u32 = (RESIDENT_WARPS + 1 + RESIDENT_TOKENS / 8) * 32;
 const SCAN_THREADS: u32 = SCAN_WARPS * 32;
 const LONG_SCAN_THREADS: u32 = LONG_SCAN_WARPS * 32;
+const SCAN_CHUNK_THREADS: u32 = SCAN_CHUNK_WARPS * 32;
 const DECODE_THREADS: u32 = ATTENTION_DECODE_WARPS * 32;
 
 entries! {
@@ -119,6 +121,20 @@ entries! {
     SCAN_LONG_128_NARROW = "ssm_scan_long_128_narrow", LONG_SCAN_THREADS, 1;
     /// A narrow state, up to 256 wide.
     SCAN_LONG_256_NARROW = "ssm_scan_long_256_narrow", LONG_SCAN_THREADS, 1;
+
+    // Scans in chunks, for states up to 128 wide.
+    /// What heads share of chunks of 64 tokens.
+    SCAN_PREPARE_64 = "ssm_scan_prepare_64", SCAN_CHUNK_THREADS, 1;
+    /// Of chunks of 32 tokens.
+    SCAN_PREPARE_32 = "ssm_scan_prepare_32", SCAN_CHUNK_THREADS, 1;
+    /// Chunks of 64 tokens.
+    SCAN_CHUNKED_64 = "ssm_scan_chunked_64", SCAN_CHUNK_THREADS, 1;
+    /// Chunks of 32 tokens, in the shared memory of every GPU.
+    SCAN_CHUNKED_32 = "ssm_scan_chunked_32", SCAN_CHUNK_THREADS, 1;
+    /// Chunks of 64 tokens, a narrow state.
+    SCAN_CHUNKED_64_NARROW = "ssm_scan_chunked_64_narrow", SCAN_CHUNK_THREADS, 1;
+    /// Chunks of 32 tokens, a narrow state.
+    SCAN_CHUNKED_32_NARROW = "ssm_scan_chunked_32_narrow", SCAN_CHUNK_THREADS, 1;
 
     /// Keys and values of several rows a sequence into an f32 cache.
     ATTENTION_APPEND_F32 = "attention_append_f32", 256, 1;
@@ -356,6 +372,48 @@ pub const fn scan_smem_bytes(head_dim: u32, state_size: u32) -> u32 {
 /// Shared memory of a scan of many sequences: the ring of states.
 pub const fn scan_many_smem_bytes(state_size: u32) -> u32 {
     SCAN_MANY_STAGES * SCAN_MANY_ROWS * state_size * 4
+}
+
+/// A scan in chunks of so many tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunked {
+    /// Tokens of a chunk.
+    pub tokens: u32,
+    /// What comes before it.
+    pub prepare: Entry,
+    /// Of f32 and of narrow states.
+    pub entries: [Entry; 2],
+}
+
+/// The fastest first.
+pub const CHUNKED: [Chunked; 2] = [
+    Chunked { tokens: 64, prepare: SCAN_PREPARE_64, entries: [SCAN_CHUNKED_64, SCAN_CHUNKED_64_NARROW] },
+    Chunked { tokens: 32, prepare: SCAN_PREPARE_32, entries: [SCAN_CHUNKED_32, SCAN_CHUNKED_32_NARROW] },
+];
+
+/// Halves of B and of C of a token and group, in f16.
+const CHUNK_SPLIT_BYTES: u32 = 4 * SCAN_CHUNK_COLUMNS * 2;
+
+impl Chunked {
+    /// Shared memory of the kernel that prepares: halves of B and C, and their scales.
+    pub const fn prepare_smem_bytes(&self) -> u32 {
+        self.tokens * (CHUNK_SPLIT_BYTES + 2 * 4)
+    }
+
+    /// Shared memory of the scan: two stages of B, C and x, two of weights with their scales, three of factors, and sums of
+    /// half of the columns.
+    pub const fn smem_bytes(&self) -> u32 {
+        let stage = self.tokens * (CHUNK_SPLIT_BYTES + SCAN_CHUNK_ROWS * 4);
+        let weights = self.tokens * (2 * self.tokens * 2 + 4);
+        let sums = SCAN_CHUNK_WARPS * self.tokens / 16 * 32 * 16;
+        2 * stage + 2 * weights + 3 * self.tokens * (16 + 4) + sums
+    }
+}
+
+/// Memory of what the first kernel of a scan in chunks leaves to the second. The last tokens of a chunk may not be there.
+pub const fn chunked_bytes(rows: usize, heads: usize, groups: usize) -> usize {
+    let tokens = CHUNKED[0].tokens as usize;
+    rows * (groups * (CHUNK_SPLIT_BYTES as usize + tokens * 4) + heads * (16 + 4)) + tokens * 4
 }
 
 /// Queries of a block of attention on tensor cores.

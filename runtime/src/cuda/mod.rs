@@ -16,6 +16,7 @@ mod measure;
 pub mod params;
 mod program;
 mod resident;
+mod scan_chunked;
 mod scan_many;
 mod scratch;
 mod slots;

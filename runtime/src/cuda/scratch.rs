@@ -1,6 +1,7 @@
 //! Memory that lives as long as the device, beside weights, buffers and states.
 
 use super::driver::{Gpu, Memory, Stream};
+use super::entry;
 use super::weights;
 use crate::device::DeviceError;
 use crate::plan::{Kernel, Plan};
@@ -9,6 +10,8 @@ use crate::plan::{Kernel, Plan};
 pub(super) struct Scratch {
     pub(super) convolved: Memory,
     pub(super) scanned: Memory,
+    /// What the first kernel of a scan in chunks leaves to the second.
+    pub(super) prepared: Memory,
     pub(super) part_acc: Memory,
     pub(super) part_top: Memory,
     pub(super) part_sum: Memory,
@@ -27,12 +30,16 @@ impl Scratch {
         warpgroups: bool,
     ) -> Result<Scratch, DeviceError> {
         let (mut channels, mut inner, mut parts, mut part_values, mut expanded) = (0, 0, 0, 0, 0);
-        let mut linears = 0;
+        let (mut linears, mut prepared) = (0, 0);
         for launch in &plan.launches {
             match &launch.kernel {
                 Kernel::Mixer { conv, shape, .. } => {
                     channels = channels.max(conv.channels);
                     inner = inner.max(shape.heads * shape.head_dim);
+                    prepared = prepared.max(entry::chunked_bytes(step_rows, shape.heads, shape.groups));
+                }
+                Kernel::SsmScan { shape, .. } => {
+                    prepared = prepared.max(entry::chunked_bytes(step_rows, shape.heads, shape.groups));
                 }
                 Kernel::Attention { heads, kv_heads, head_dim, .. } => {
                     // Rows times parts is at most this, whatever the rows.
@@ -53,6 +60,7 @@ impl Scratch {
         Ok(Scratch {
             convolved: floats(step_rows * channels, "convolved channels")?,
             scanned: floats(step_rows * inner, "the output of scans")?,
+            prepared: Memory::allocate(prepared, "chunks of scans")?,
             part_acc: floats(part_values, "parts of attention")?,
             part_top: floats(parts, "parts of attention")?,
             part_sum: floats(parts, "parts of attention")?,

@@ -105,6 +105,12 @@ device_constants! {
     LONG_SCAN_WARPS = 8;
     /// Tokens a stage of the long scan holds.
     SCAN_STAGE_TOKENS = 16;
+    /// Warps of a block of the scan in chunks.
+    SCAN_CHUNK_WARPS = 8;
+    /// Rows of a state that a block of it has.
+    SCAN_CHUNK_ROWS = 64;
+    /// Its columns of a state.
+    SCAN_CHUNK_COLUMNS = 128;
     /// Parts of the context that attention may be split into.
     ATTENTION_MAX_PARTS = 64;
     /// Warps of a block of the attention of one token a sequence.

@@ -37,6 +37,8 @@ device_structs! {
         dt_bias: Address = "const float *dt_bias",
         /// Result rows.
         out: Address = "float *out",
+        /// What the first kernel of a scan in chunks leaves to the second.
+        prepared: Address = "unsigned char *prepared",
         /// The sequences.
         batch: Batch = "Batch batch",
         /// Bytes from a sequence's base to its state.
@@ -59,8 +61,8 @@ device_structs! {
         state_seed: u32 = "unsigned int state_seed",
         /// Sequences of the step.
         sequences: u32 = "unsigned int sequences",
-        /// Unused.
-        padding: u32 = "unsigned int padding",
+        /// Tokens of the step.
+        rows: u32 = "unsigned int rows",
     }
 
     /// `Kernel::RmsNorm` and the `Kernel::Linear` that takes its result.
