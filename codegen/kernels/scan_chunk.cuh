@@ -8,14 +8,16 @@
 
 namespace scan_chunk {
 
-using attention_tile::load_matrices;
-using attention_tile::load_transposed;
-
 constexpr u32 THREADS = SCAN_CHUNK_WARPS * WARP;
 constexpr u32 WARPS = SCAN_CHUNK_WARPS;
 constexpr u32 COLUMNS = SCAN_CHUNK_COLUMNS;
 // B and C of a token and group, each as two halves.
 constexpr u32 PARTS = 4, OF_B = 0, OF_C = 2;
+constexpr u32 PART_BYTES = COLUMNS * 2, ROW_BYTES = PARTS * PART_BYTES;
+
+struct Row {
+  u16 parts[PARTS][COLUMNS];
+};
 
 // What the first kernel leaves of a token.
 struct Prepared {
@@ -26,17 +28,16 @@ struct Prepared {
   DEVICE Prepared(const SsmScanParams &p, u32 chunk)
       : base(p.prepared), rows(p.rows), heads(p.heads), groups(p.groups), chunk(chunk) {}
 
-  // B and C of a group: PARTS times COLUMNS.
-  DEVICE u16 *split(u32 row, u32 group) const { return (u16 *)base + (row * (u64)groups + group) * (PARTS * COLUMNS); }
+  // B and C of a group: a Row, its pieces already where they are in shared memory.
+  DEVICE u8 *split(u32 group, u32 row) const { return base + (group * rows + row) * sizeof(Row); }
   // C times B of the tokens of its chunk, up to itself.
-  DEVICE float *products(u32 row, u32 group) const {
-    return (float *)(base + rows * groups * (PARTS * COLUMNS * 2)) + (row * (u64)groups + group) * chunk;
-  }
-  // log2 of what is left of the state since the chunk began, as a sum of two; dt; dt times what is left of it at the end of
-  // the chunk, times the scale of B.
-  DEVICE float4 *factors(u32 head, u32 row) const { return (float4 *)products((u32)rows, 0) + head * rows + row; }
+  DEVICE float *products(u32 group, u32 row) const { return (float *)split(groups, 0) + (group * rows + row) * chunk; }
+  // log2 of what is left of the state since the chunk began, as a sum of two; dt.
+  DEVICE float4 *factors(u32 head, u32 row) const { return (float4 *)products(groups, 0) + head * rows + row; }
   // What is left of the state since the chunk began, times the scale of C.
   DEVICE float *kept(u32 head, u32 row) const { return (float *)factors(heads, 0) + head * rows + row; }
+  // dt times what is left of the token at the end of the chunk, times the scale of B.
+  DEVICE float *at_end(u32 head, u32 row) const { return kept(heads, 0) + head * rows + row; }
 };
 
 struct Scale {
@@ -62,8 +63,28 @@ DEVICE void multiply(float (&acc)[4], const Fragment &a, const u32 (&b)[4]) {
   attention_tile::mma<DTYPE_F16>(acc, a.high, b[2], b[3]);
 }
 
-// Eight f16 of a row; no two rows of a load share a bank.
-DEVICE u16 *place(u16 (*rows)[COLUMNS], u32 row, u32 piece) { return rows[row] + (piece ^ row % 8) * 8; }
+DEVICE void load_transposed(u32 (&out)[4], u32 row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(row)
+               : "memory");
+}
+
+// Where eight f16 of a token's part are: no two of eight tokens share a bank.
+DEVICE u32 piece_bytes(u32 t, u32 piece) { return (piece ^ t % 8) * 16; }
+
+// As an operand: lanes 0 to 7 name rows of the first eight columns of the high halves, then of the next eight, then of the low
+// halves. Bytes from a stage; the step of `k` is 32 bytes by exclusive or, since a part is aligned.
+DEVICE u32 operand_bytes(u32 part, u32 first_piece) {
+  return lane_id() % 8 * ROW_BYTES + (part + lane_id() / 16) * PART_BYTES + piece_bytes(lane_id(), first_piece + lane_id() / 8 % 2);
+}
+
+// 2^x; 0 in place of numbers too small to be normal.
+DEVICE float power_of_two(float x) {
+  float out;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
+  return out;
+}
 
 DEVICE void clear(float (&acc)[4]) { acc[0] = acc[1] = acc[2] = acc[3] = 0.0f; }
 

@@ -10,7 +10,7 @@ constexpr u32 ROWS = SCAN_CHUNK_ROWS;
 constexpr u32 HALF = COLUMNS / 2;
 
 template <u32 L> struct Stage {
-  u16 parts[PARTS][L][COLUMNS];
+  Row rows[L];
   float x[L][ROWS];
 };
 
@@ -21,6 +21,7 @@ template <u32 L> struct Shared {
   float weight_down[2][L];
   float4 factors[3][L];
   float kept[3][L];
+  float at_end[3][L];
   float4 exchanged[WARPS][OWN][WARP];
 };
 
@@ -40,10 +41,10 @@ struct Place {
 DEVICE u32 x_column(u32 t, u32 column) { return column ^ (t / 2 % 4 * 8); }
 // Lanes that read factors of tokens 8 apart read different banks.
 DEVICE u32 factor_place(u32 t) { return t ^ (t / 8 % 8); }
-// Eight weights of a token.
-template <u32 L> DEVICE u16 *weight_place(u16 (*rows)[L], u32 t, u32 piece) {
+// Bytes from the weights of a chunk to eight of a token.
+template <u32 L> DEVICE u32 weight_bytes(u32 t, u32 piece) {
   constexpr u32 PIECES = L / 8;
-  return rows[t] + (piece ^ (t * PIECES / 8 % PIECES)) * 8;
+  return (t * PIECES + (piece ^ (t * PIECES / 8 % PIECES))) * 16;
 }
 
 template <u32 L>
@@ -51,19 +52,23 @@ DEVICE void request_tokens(const SsmScanParams &p, const Prepared &prepared, con
   u32 first = place.begin + chunk * L, inner = p.heads * p.head_dim, width = inner + 2 * p.groups * p.state_size;
   if (first >= place.end) return;
   Stage<L> &stage = shared.stages[chunk % 2];
-#pragma unroll 8
-  for (u32 i = threadIdx.x; i < L * PARTS * COLUMNS / 8; i += THREADS) {
-    u32 t = i / (PARTS * COLUMNS / 8), piece = i % (PARTS * COLUMNS / 8);
-    u16 *to = scan_chunk::place(stage.parts[piece / (COLUMNS / 8)], t, piece % (COLUMNS / 8));
-    copy_async16(smem_address(to), prepared.split(first + t, place.group) + piece * 8, first + t < place.end);
-  }
+  u32 count = place.end - first, to = smem_address(&stage) + threadIdx.x * 16;
+  const u8 *from = prepared.split(place.group, first) + threadIdx.x * 16;
+  if (count >= L) {
 #pragma unroll
-  for (u32 i = threadIdx.x; i < L * ROWS / 4; i += THREADS) {
-    u32 t = i / (ROWS / 4), column = i % (ROWS / 4) * 4;
-    bool there = first + t < place.end && place.row0 + column < p.head_dim;
-    const float *from = p.xbc + (u64)(first + t) * width + place.head * p.head_dim + place.row0 + column;
-    copy_async16(smem_address(&stage.x[t][x_column(t, column)]), from, there);
+    for (u32 i = 0; i < L * ROW_BYTES; i += THREADS * 16) copy_async16(to + i, from + i, true);
+  } else {
+#pragma unroll 1
+    for (u32 i = 0; i < L * ROW_BYTES; i += THREADS * 16)
+      copy_async16(to + i, from + i, (i + threadIdx.x * 16) / ROW_BYTES < count);
   }
+  constexpr u32 TOKENS = THREADS / (ROWS / 4); // of x, at once
+  u32 t = threadIdx.x / (ROWS / 4), column = threadIdx.x % (ROWS / 4) * 4;
+  const float *x = p.xbc + (u64)(first + t) * width + place.head * p.head_dim + place.row0 + column;
+  to = smem_address(&stage.x[t][x_column(t, column)]);
+#pragma unroll
+  for (u32 i = 0; i < L; i += TOKENS, x += TOKENS * width)
+    copy_async16(to + i * ROWS * 4, x, t + i < count && place.row0 + column < p.head_dim);
 }
 
 template <u32 L> DEVICE void request_factors(const Prepared &prepared, const Place &place, Shared<L> &shared, u32 chunk) {
@@ -73,9 +78,11 @@ template <u32 L> DEVICE void request_factors(const Prepared &prepared, const Pla
     copy_async16(smem_address(&shared.factors[chunk % 3][factor_place(t)]), prepared.factors(place.head, row), row < place.end);
   else if (threadIdx.x < 2 * L)
     copy_async4(smem_address(&shared.kept[chunk % 3][t]), prepared.kept(place.head, row));
+  else if (threadIdx.x < 3 * L)
+    copy_async4(smem_address(&shared.at_end[chunk % 3][t]), prepared.at_end(place.head, row));
 }
 
-// Products of the next chunk, in registers until they are made weights. Some threads share a token.
+// Products of a chunk, in registers until they are made weights. Some threads share a token.
 template <u32 L> struct Products {
   static constexpr u32 SHARE = THREADS / L, TURNS = (L / 8 + SHARE - 1) / SHARE;
   float4 values[TURNS][2];
@@ -84,7 +91,7 @@ template <u32 L> struct Products {
 
   DEVICE void request(const Prepared &prepared, const Place &place, u32 chunk) {
     u32 t = threadIdx.x / SHARE, row = place.begin + chunk * L + t;
-    const float *from = prepared.products(row, place.group);
+    const float *from = prepared.products(place.group, row);
 #pragma unroll
     for (u32 n = 0; n < TURNS; n++) {
       bool there = row < place.end && column(n) <= t;
@@ -107,7 +114,7 @@ template <u32 L> struct Products {
       for (u32 i = 0; i < 8; i++) {
         u32 s = column(n) + i;
         float4 then = factors[factor_place(s % L)];
-        float left = exp2f((here.x - then.x) + (here.y - then.y));
+        float left = power_of_two((here.x - then.x) + (here.y - then.y));
         weights[n][i] = s <= t ? product[i] * then.z * left : 0.0f;
         peak = fmaxf(peak, fabsf(weights[n][i]));
       }
@@ -122,10 +129,17 @@ template <u32 L> struct Products {
       u32 high[4], low[4];
 #pragma unroll
       for (u32 i = 0; i < 4; i++) split(weights[n][i * 2] * scale.up, weights[n][i * 2 + 1] * scale.up, high[i], low[i]);
-      u16(*rows)[L] = shared.weights[chunk % 2][0], (*rest)[L] = shared.weights[chunk % 2][1];
-      *(uint4 *)weight_place<L>(rows, t, column(n) / 8) = make_uint4(high[0], high[1], high[2], high[3]);
-      *(uint4 *)weight_place<L>(rest, t, column(n) / 8) = make_uint4(low[0], low[1], low[2], low[3]);
+      u8 *to = (u8 *)shared.weights[chunk % 2] + weight_bytes<L>(t, column(n) / 8);
+      *(uint4 *)to = make_uint4(high[0], high[1], high[2], high[3]);
+      *(uint4 *)(to + sizeof(shared.weights[0][0])) = make_uint4(low[0], low[1], low[2], low[3]);
     }
+  }
+
+  // Weights of a chunk, if it is there, and the products of the one behind it.
+  DEVICE void next(const Prepared &prepared, const Place &place, Shared<L> &shared, u32 chunk) {
+    if (place.begin + chunk * L >= place.end) return;
+    weigh(shared, chunk);
+    request(prepared, place, chunk + 1);
   }
 };
 

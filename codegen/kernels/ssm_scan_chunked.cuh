@@ -30,31 +30,42 @@ DEVICE void share_peaks(float (&peak)[2], Scale (&scale)[2]) {
   }
 }
 
+// Two rows of a token, without a branch around each.
+DEVICE void store_rows(float *to, float low, float high, bool low_there, bool high_there) {
+  asm volatile("{ .reg .pred p, q;\n"
+               "setp.ne.u32 p, %3, 0;\n"
+               "setp.ne.u32 q, %4, 0;\n"
+               "@p st.global.f32 [%0], %1;\n"
+               "@q st.global.f32 [%0+32], %2; }" ::"l"(to),
+               "f"(low), "f"(high), "r"((u32)low_there), "r"((u32)high_there)
+               : "memory");
+}
+
 // x of the tokens of a chunk, of a lane's two rows: pairs as in the registers of a first operand.
 template <u32 L> struct Inputs {
   static constexpr u32 STEPS = L / 16;
   float2 x[STEPS][4];
 
-  DEVICE void load(const Stage<L> &stage, u32 row) {
+  // `of` are the first two tokens of the lane, in its two rows.
+  DEVICE void load(const float *const (&of)[2]) {
 #pragma unroll
     for (u32 k = 0; k < STEPS; k++)
 #pragma unroll
       for (u32 r = 0; r < 4; r++) {
-        u32 s = k * 16 + r / 2 * 8 + lane_id() % 4 * 2, column = x_column(s, row + r % 2 * 8);
-        x[k][r] = make_float2(stage.x[s][column], stage.x[s + 1][column]);
+        const float *first = of[r % 2] + (k * 16 + r / 2 * 8) * ROWS;
+        x[k][r] = make_float2(first[0], first[ROWS]);
       }
   }
 
-  // Times what is left of each token's part at the end of the chunk.
-  DEVICE void decay(const float4 *factors) {
+  // Times what is left of each token at the end of the chunk.
+  DEVICE void decay(const float *at_end) {
 #pragma unroll
     for (u32 k = 0; k < STEPS; k++)
 #pragma unroll
       for (u32 half = 0; half < 2; half++) {
-        u32 s = k * 16 + half * 8 + lane_id() % 4 * 2;
-        float first = factors[factor_place(s)].w, second = factors[factor_place(s + 1)].w;
+        float2 left = *(const float2 *)(at_end + k * 16 + half * 8 + lane_id() % 4 * 2);
 #pragma unroll
-        for (u32 i = 0; i < 2; i++) x[k][half * 2 + i].x *= first, x[k][half * 2 + i].y *= second;
+        for (u32 i = 0; i < 2; i++) x[k][half * 2 + i].x *= left.x, x[k][half * 2 + i].y *= left.y;
       }
   }
 
@@ -100,42 +111,34 @@ template <u32 L> struct Warp {
       }
   }
 
-  // Half of the columns of h C_t, for the pieces of one of the two warps.
-  DEVICE void read_state(Stage<L> &stage, const Fragment (&h)[STEPS], const Scale (&scale)[2], u32 of, float (&out)[OWN][4]) const {
+  // Half of the columns of h C_t, for the pieces of one of the two warps, without the scale.
+  DEVICE void read_state(u32 stage, const Fragment (&h)[STEPS], u32 of, float (&out)[OWN][4]) const {
+    u32 from = stage + operand_bytes(OF_C, half * (HALF / 8)) + token0(0, of) * ROW_BYTES;
 #pragma unroll
     for (u32 i = 0; i < OWN; i++) clear(out[i]);
 #pragma unroll
     for (u32 k = 0; k < STEPS; k++)
 #pragma unroll
       for (u32 i = 0; i < OWN; i++) {
-        u32 c[4], piece = half * (HALF / 8) + k * 2 + lane_id() / 8 % 2;
-        load_matrices(c, place(stage.parts[OF_C + lane_id() / 16], token0(i, of) + lane_id() % 8, piece));
+        u32 c[4];
+        load_matrices(c, (from ^ k * 32) + i * 16 * ROW_BYTES);
         multiply(out[i], h[k], c);
       }
-#pragma unroll
-    for (u32 i = 0; i < OWN; i++)
-#pragma unroll
-      for (u32 c = 0; c < 4; c++) out[i][c] *= scale[c / 2].down;
   }
 
   // Its part of both warps' pieces to the warp that ends them.
-  DEVICE void exchange(Shared<L> &shared, const float (&theirs)[OWN][4]) const {
+  DEVICE void exchange(Shared<L> &shared, const float (&theirs)[OWN][4], const Scale (&scale)[2]) const {
+    float low = scale[0].down, high = scale[1].down;
 #pragma unroll
     for (u32 i = 0; i < OWN; i++)
-      shared.exchanged[warp_id()][i][lane_id()] = make_float4(theirs[i][0], theirs[i][1], theirs[i][2], theirs[i][3]);
+      shared.exchanged[warp_id()][i][lane_id()] =
+          make_float4(theirs[i][0] * low, theirs[i][1] * low, theirs[i][2] * high, theirs[i][3] * high);
   }
   DEVICE void meet() const { asm volatile("bar.sync %0, 64;" ::"r"(1 + tile) : "memory"); }
-  DEVICE void join(const Shared<L> &shared, float (&mine)[OWN][4]) const {
-#pragma unroll
-    for (u32 i = 0; i < OWN; i++) {
-      float4 other = shared.exchanged[warp_id() ^ 4][i][lane_id()];
-      mine[i][0] += other.x, mine[i][1] += other.y, mine[i][2] += other.z, mine[i][3] += other.w;
-    }
-  }
-
   // Tokens of the chunk, up to the one that reads them.
   DEVICE void read_tokens(Shared<L> &shared, const Fragment (&x)[L / 16], u32 chunk, float (&out)[OWN][4]) const {
-    u16(*weights)[L] = shared.weights[chunk % 2][lane_id() / 16];
+    u32 t = token0(0, half) + lane_id() % 8;
+    u32 from = smem_address(shared.weights[chunk % 2][lane_id() / 16]) + weight_bytes<L>(t, lane_id() / 8 % 2);
 #pragma unroll
     for (u32 i = 0; i < OWN; i++) clear(out[i]);
 #pragma unroll
@@ -143,71 +146,99 @@ template <u32 L> struct Warp {
 #pragma unroll
       for (u32 i = k; i < OWN; i++) {
         u32 w[4];
-        load_matrices(w, weight_place<L>(weights, token0(i, half) + lane_id() % 8, k * 2 + lane_id() / 8 % 2));
+        load_matrices(w, (from ^ k * 32) + i * 16 * L * 2);
         multiply(out[i], x[k], w);
       }
   }
 
-  DEVICE void store(const SsmScanParams &p, const Place &place, const Shared<L> &shared, u32 chunk, float d,
-                    const float (&of_state)[OWN][4], const float (&of_tokens)[OWN][4], const Scale (&scale)[2]) const {
-    u32 inner = p.heads * p.head_dim;
-    const Stage<L> &stage = shared.stages[chunk % 2];
+  // All of y but the other warp's half of h C_t, in place of this one's.
+  DEVICE void sum(const Shared<L> &shared, u32 chunk, const float *const (&x)[2], float d, const Scale (&of_h)[2],
+                  const float (&of_tokens)[OWN][4], const Scale (&of_x)[2], float (&y)[OWN][4]) const {
+    u32 t0 = token0(0, half) + lane_id() % 4 * 2;
+    const float *kept = shared.kept[chunk % 3] + t0, *down = shared.weight_down[chunk % 2] + t0;
 #pragma unroll
-    for (u32 i = 0; i < OWN; i++)
+    for (u32 i = 0; i < OWN; i++) {
+      float2 left = *(const float2 *)(kept + i * 16), weight = *(const float2 *)(down + i * 16);
 #pragma unroll
       for (u32 c = 0; c < 4; c++) {
-        u32 t = token0(i, half) + lane_id() % 4 * 2 + c % 2, r = row() + c / 2 * 8, token = place.begin + chunk * L + t;
-        float y = of_state[i][c] * shared.kept[chunk % 3][t];
-        y = fmaf(of_tokens[i][c] * scale[c / 2].down, shared.weight_down[chunk % 2][t], y);
-        y = fmaf(d, stage.x[t][x_column(t, r)], y);
-        if (token < place.end && place.row0 + r < p.head_dim)
-          p.out[(u64)token * inner + place.head * p.head_dim + place.row0 + r] = y;
+        float of_state = y[i][c] * of_h[c / 2].down * (c % 2 ? left.y : left.x);
+        y[i][c] = fmaf(of_tokens[i][c] * of_x[c / 2].down, c % 2 ? weight.y : weight.x, of_state);
+        y[i][c] = fmaf(d, x[c / 2][(token0(i, half) + c % 2) * ROWS], y[i][c]);
       }
-  }
-
-  DEVICE void add_tokens(Stage<L> &stage, const Fragment (&x)[L / 16], const Scale (&scale)[2], float left) {
-    float added[TILES][4];
-#pragma unroll
-    for (u32 j = 0; j < TILES; j++) clear(added[j]);
-#pragma unroll
-    for (u32 k = 0; k < L / 16; k++)
-#pragma unroll
-      for (u32 j = 0; j < TILES; j++) {
-        u32 b[4];
-        load_transposed(b, place(stage.parts[OF_B + lane_id() / 16], k * 16 + lane_id() % 16, half * (HALF / 8) + j));
-        multiply(added[j], x[k], b);
-      }
-#pragma unroll
-    for (u32 j = 0; j < TILES; j++)
-#pragma unroll
-      for (u32 c = 0; c < 4; c++) state[j][c] = fmaf(state[j][c], left, added[j][c] * scale[c / 2].down);
-  }
-
-  DEVICE void run(const SsmScanParams &p, const Place &place, Shared<L> &shared, u32 chunk, float d) {
-    Stage<L> &stage = shared.stages[chunk % 2];
-    float of_state[OWN][4], of_tokens[OWN][4];
-    {
-      Fragment h[STEPS];
-      Scale scale[2];
-      split_state(h, scale);
-      read_state(stage, h, scale, half ^ 1, of_state);
-      exchange(shared, of_state);
-      read_state(stage, h, scale, half, of_state);
     }
+  }
+
+  DEVICE void store(const SsmScanParams &p, const Place &place, const Shared<L> &shared, u32 chunk, const float (&y)[OWN][4]) const {
+    u32 inner = p.heads * p.head_dim, t0 = token0(0, half) + lane_id() % 4 * 2, rows = p.head_dim - place.row0;
+    u32 count = place.end - place.begin - chunk * L;
+    const float *kept = shared.kept[chunk % 3] + t0;
+    float *out = p.out + (u64)(place.begin + chunk * L + t0) * inner + place.head * p.head_dim + place.row0 + row();
+#pragma unroll
+    for (u32 i = 0; i < OWN; i++, out += 16 * inner) {
+      float2 left = *(const float2 *)(kept + i * 16);
+      float4 other = shared.exchanged[warp_id() ^ 4][i][lane_id()];
+      u32 there = t0 + i * 16 < count ? rows : 0, next = t0 + i * 16 + 1 < count ? rows : 0;
+      store_rows(out, fmaf(other.x, left.x, y[i][0]), fmaf(other.z, left.x, y[i][2]), row() < there, row() + 8 < there);
+      store_rows(out + inner, fmaf(other.y, left.y, y[i][1]), fmaf(other.w, left.y, y[i][3]), row() < next, row() + 8 < next);
+    }
+  }
+
+  DEVICE void add_tokens(u32 stage, const Fragment (&x)[L / 16], const Scale (&scale)[2], float left) {
+    u32 part = OF_B + lane_id() / 16;
+    u32 from = stage + lane_id() % 16 * ROW_BYTES + part * PART_BYTES + piece_bytes(lane_id(), half * (HALF / 8));
+    constexpr u32 AT_ONCE = 4;
+#pragma unroll
+    for (u32 j0 = 0; j0 < TILES; j0 += AT_ONCE) {
+      float added[AT_ONCE][4];
+#pragma unroll
+      for (u32 j = 0; j < AT_ONCE; j++) clear(added[j]);
+#pragma unroll
+      for (u32 k = 0; k < L / 16; k++)
+#pragma unroll
+        for (u32 j = 0; j < AT_ONCE; j++) {
+          u32 b[4];
+          load_transposed(b, (from ^ (j0 + j) * 16) + k * 16 * ROW_BYTES);
+          multiply(added[j], x[k], b);
+        }
+#pragma unroll
+      for (u32 j = 0; j < AT_ONCE; j++)
+#pragma unroll
+        for (u32 c = 0; c < 4; c++) state[j0 + j][c] = fmaf(state[j0 + j][c], left, added[j][c] * scale[c / 2].down);
+    }
+  }
+
+  DEVICE void run(const SsmScanParams &p, const Prepared &prepared, const Place &place, Shared<L> &shared, Products<L> &products,
+                  u32 chunk, float d) {
+    Stage<L> &stage = shared.stages[chunk % 2];
+    u32 t = lane_id() % 4 * 2, rows = smem_address(stage.rows);
+    const float *const of_lane[2] = {&stage.x[t][x_column(t, row())], &stage.x[t][x_column(t, row() + 8)]};
+    float y[OWN][4];
+    Scale scale[2];
+    // One of the two warps of a scheduler makes weights while the other multiplies.
+    if (half == 0) products.next(prepared, place, shared, chunk + 1);
     Inputs<L> inputs;
     Fragment x[L / 16];
-    Scale scale[2];
-    inputs.load(stage, row());
-    inputs.split(x, scale);
-    read_tokens(shared, x, chunk, of_tokens);
-    meet();
-    join(shared, of_state);
-    store(p, place, shared, chunk, d, of_state, of_tokens, scale);
-    inputs.decay(shared.factors[chunk % 3]);
+    {
+      Fragment h[STEPS];
+      Scale of_h[2];
+      split_state(h, of_h);
+      read_state(rows, h, half ^ 1, y);
+      exchange(shared, y, of_h);
+      read_state(rows, h, half, y);
+      inputs.load(of_lane);
+      inputs.split(x, scale);
+      float of_tokens[OWN][4];
+      read_tokens(shared, x, chunk, of_tokens);
+      sum(shared, chunk, of_lane, d, of_h, of_tokens, scale, y);
+    }
+    inputs.decay(shared.at_end[chunk % 3]);
     inputs.split(x, scale);
     u32 last = min(place.end - place.begin - chunk * L, L) - 1;
     float4 end = shared.factors[chunk % 3][factor_place(last)];
-    add_tokens(stage, x, scale, exp2f(end.x + end.y));
+    add_tokens(rows, x, scale, power_of_two(end.x + end.y));
+    if (half == 1) products.next(prepared, place, shared, chunk + 1);
+    meet();
+    store(p, place, shared, chunk, y);
   }
 };
 
@@ -227,6 +258,7 @@ struct Slab {
   }
 
   template <bool NARROW> DEVICE void store(const SsmScanParams &p, const kept::State<NARROW> &state, const Place &place, u32 key) const {
+#pragma unroll 1
     for (u32 i = 0; i < ROWS / WARPS; i++) {
       u32 row = place.row0 + i * WARPS + warp_id();
       float4 values[1] = {*(const float4 *)(rows[i * WARPS + warp_id()] + lane_id() * 4)};
@@ -241,17 +273,24 @@ struct Slab {
 
 } // namespace scan_chunked
 
+// An SM of sm_89 or sm_120 has no room for chunks of 64 tokens.
+#if __CUDA_ARCH__ == 890 || __CUDA_ARCH__ >= 1200
+constexpr u32 LONGEST_CHUNK = 32;
+#else
+constexpr u32 LONGEST_CHUNK = 64;
+#endif
+
 template <u32 L, bool NARROW> DEVICE void ssm_scan_chunked(const SsmScanParams &p) {
+  if constexpr (L > LONGEST_CHUNK) return;
   using namespace scan_chunked;
   extern __shared__ __align__(128) u8 chunk_memory[];
   Shared<L> &shared = *(Shared<L> *)chunk_memory;
   pdl_launch_dependents();
   Place place(p);
   Warp<L> warp;
-  kept::State<NARROW> state(p, p.batch.seq_base[place.sequence]);
   Slab slab = {(float(*)[COLUMNS + 4])&shared.stages[1]};
   // Only this kernel writes states: no need to wait for the kernels ahead.
-  slab.load(p, state, place);
+  slab.load(p, kept::State<NARROW>(p, p.batch.seq_base[place.sequence]), place);
   __syncthreads();
 #pragma unroll
   for (u32 j = 0; j < Warp<L>::TILES; j++)
@@ -273,16 +312,14 @@ template <u32 L, bool NARROW> DEVICE void ssm_scan_chunked(const SsmScanParams &
   products.request(prepared, place, 0);
   copy_async_wait<0>();
   __syncthreads();
-  products.weigh(shared, 0);
+  products.next(prepared, place, shared, 0);
   for (u32 chunk = 0; chunk < chunks; chunk++) {
     copy_async_wait<0>();
     __syncthreads();
     request_tokens<L>(p, prepared, place, shared, chunk + 1);
     request_factors<L>(prepared, place, shared, chunk + 2);
     copy_async_commit();
-    products.request(prepared, place, chunk + 1);
-    warp.run(p, place, shared, chunk, d);
-    if (chunk + 1 < chunks) products.weigh(shared, chunk + 1);
+    warp.run(p, prepared, place, shared, products, chunk, d);
   }
   __syncthreads();
   slab.rows = (float(*)[COLUMNS + 4])&shared.stages[0];
@@ -292,5 +329,7 @@ template <u32 L, bool NARROW> DEVICE void ssm_scan_chunked(const SsmScanParams &
     for (u32 i = 0; i < 2; i++)
       *slab.pair(warp.row(), warp.half, j, i) = make_float2(warp.state[j][i * 2], warp.state[j][i * 2 + 1]);
   __syncthreads();
+  // Made again, so that it takes no registers up to here.
+  kept::State<NARROW> state(p, p.batch.seq_base[place.sequence]);
   slab.store(p, state, place, kept::step_key(p.state_seed, p.batch.seq_pos[place.sequence] + place.end - place.begin));
 }

@@ -15,7 +15,7 @@ namespace scan_prepare {
 using namespace scan_chunk;
 
 template <u32 L> struct Shared {
-  u16 parts[PARTS][L][COLUMNS];
+  Row rows[L];
   float down[2][L]; // inverse scales of B and C
 };
 
@@ -27,7 +27,7 @@ DEVICE float largest(float4 v) { return fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fma
 
 template <u32 L> DEVICE void split_rows(const SsmScanParams &p, const Prepared &prepared, const Chunk &chunk, Shared<L> &shared) {
   u32 inner = p.heads * p.head_dim, width = inner + 2 * p.groups * p.state_size, column = lane_id() * 4;
-#pragma unroll 4
+#pragma unroll 8
   for (u32 i = 0; i < 2 * L / WARPS; i++) {
     u32 t = i / 2 * WARPS + warp_id(), which = i % 2;
     const float *from = p.xbc + (u64)(chunk.begin + t) * width + inner + (which * p.groups + chunk.group) * p.state_size;
@@ -37,13 +37,15 @@ template <u32 L> DEVICE void split_rows(const SsmScanParams &p, const Prepared &
     uint2 high, low;
     split(v.x * scale.up, v.y * scale.up, high.x, low.x);
     split(v.z * scale.up, v.w * scale.up, high.y, low.y);
-    *(uint2 *)(place(shared.parts[which * 2], t, column / 8) + column % 8) = high;
-    *(uint2 *)(place(shared.parts[which * 2 + 1], t, column / 8) + column % 8) = low;
+    u32 at = which * 2 * PART_BYTES + piece_bytes(t, column / 8) + column % 8 * 2;
+    u8 *here = (u8 *)&shared.rows[t] + at;
+    *(uint2 *)here = high;
+    *(uint2 *)(here + PART_BYTES) = low;
     if (lane_id() == 0) shared.down[which][t] = scale.down;
     if (t >= chunk.count) continue;
-    u16 *to = prepared.split(chunk.begin + t, chunk.group) + which * 2 * COLUMNS + column;
+    u8 *to = prepared.split(chunk.group, chunk.begin + t) + at;
     *(uint2 *)to = high;
-    *(uint2 *)(to + COLUMNS) = low;
+    *(uint2 *)(to + PART_BYTES) = low;
   }
 }
 
@@ -75,9 +77,9 @@ DEVICE void weigh_tokens(const SsmScanParams &p, const Prepared &prepared, const
     float whole = (float)since;
     float rest = (float)(since - (double)whole);
     if (t >= chunk.count) continue;
-    float weight = dt[i] * exp2f((float)until) * shared.down[0][t];
-    *prepared.factors(head, chunk.begin + t) = make_float4(whole, rest, dt[i], weight);
-    *prepared.kept(head, chunk.begin + t) = exp2f(whole) * shared.down[1][t];
+    *prepared.factors(head, chunk.begin + t) = make_float4(whole, rest, dt[i], 0.0f);
+    *prepared.kept(head, chunk.begin + t) = power_of_two(whole) * shared.down[1][t];
+    *prepared.at_end(head, chunk.begin + t) = dt[i] * power_of_two((float)until) * shared.down[0][t];
   }
 }
 
@@ -86,18 +88,20 @@ template <u32 L> DEVICE void multiply_rows(const Prepared &prepared, const Chunk
   constexpr u32 SHARE = WARPS / (L / 16), TILES = L / 8 / SHARE;
   u32 t0 = warp_id() / SHARE * 16, s0 = warp_id() % SHARE * TILES * 8;
   if (s0 > t0 + 15) return;
+  u32 rows = smem_address(shared.rows);
   float acc[TILES][4];
 #pragma unroll
   for (u32 j = 0; j < TILES; j++) clear(acc[j]);
 #pragma unroll
   for (u32 k = 0; k < COLUMNS / 16; k++) {
     Fragment c;
-    load_matrices(c.high, place(shared.parts[OF_C], t0 + lane_id() % 16, k * 2 + lane_id() / 16));
-    load_matrices(c.low, place(shared.parts[OF_C + 1], t0 + lane_id() % 16, k * 2 + lane_id() / 16));
+    u32 from = rows + (t0 + lane_id() % 16) * ROW_BYTES + OF_C * PART_BYTES + piece_bytes(lane_id(), k * 2 + lane_id() / 16);
+    load_matrices(c.high, from);
+    load_matrices(c.low, from + PART_BYTES);
 #pragma unroll
     for (u32 j = 0; j < TILES; j++) {
       u32 b[4];
-      load_matrices(b, place(shared.parts[OF_B + lane_id() / 16], s0 + j * 8 + lane_id() % 8, k * 2 + lane_id() / 8 % 2));
+      load_matrices(b, rows + (s0 + j * 8) * ROW_BYTES + operand_bytes(OF_B, k * 2));
       multiply(acc[j], c, b);
     }
   }
@@ -105,7 +109,7 @@ template <u32 L> DEVICE void multiply_rows(const Prepared &prepared, const Chunk
   for (u32 i = 0; i < 2; i++) {
     u32 t = t0 + i * 8 + lane_id() / 4;
     if (t >= chunk.count) continue;
-    float *to = prepared.products(chunk.begin + t, chunk.group);
+    float *to = prepared.products(chunk.group, chunk.begin + t);
     float down = shared.down[1][t];
 #pragma unroll
     for (u32 j = 0; j < TILES; j++) {

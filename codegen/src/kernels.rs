@@ -117,7 +117,6 @@ pub const KERNELS: &[KernelRow] = table! {
     "ssm_scan_chunked.cuh", "SsmScanParams" {
         SCAN_CHUNKED_64 => "ssm_scan_chunked<64, false>";
         SCAN_CHUNKED_32 => "ssm_scan_chunked<32, false>";
-        SCAN_CHUNKED_64_NARROW => "ssm_scan_chunked<64, true>";
         SCAN_CHUNKED_32_NARROW => "ssm_scan_chunked<32, true>";
     }
     "ssm_scan_many.cuh", "SsmScanParams" { SCAN_MANY_128 => "ssm_scan_many<4>"; }

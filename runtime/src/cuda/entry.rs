@@ -131,8 +131,6 @@ entries! {
     SCAN_CHUNKED_64 = "ssm_scan_chunked_64", SCAN_CHUNK_THREADS, 1;
     /// Chunks of 32 tokens, in the shared memory of every GPU.
     SCAN_CHUNKED_32 = "ssm_scan_chunked_32", SCAN_CHUNK_THREADS, 1;
-    /// Chunks of 64 tokens, a narrow state.
-    SCAN_CHUNKED_64_NARROW = "ssm_scan_chunked_64_narrow", SCAN_CHUNK_THREADS, 1;
     /// Chunks of 32 tokens, a narrow state.
     SCAN_CHUNKED_32_NARROW = "ssm_scan_chunked_32_narrow", SCAN_CHUNK_THREADS, 1;
 
@@ -381,14 +379,17 @@ pub struct Chunked {
     pub tokens: u32,
     /// What comes before it.
     pub prepare: Entry,
-    /// Of f32 and of narrow states.
-    pub entries: [Entry; 2],
+    /// The scan.
+    pub entry: Entry,
+    /// Whether the state is kept in fewer than 32 bits.
+    pub narrow: bool,
 }
 
 /// The fastest first.
-pub const CHUNKED: [Chunked; 2] = [
-    Chunked { tokens: 64, prepare: SCAN_PREPARE_64, entries: [SCAN_CHUNKED_64, SCAN_CHUNKED_64_NARROW] },
-    Chunked { tokens: 32, prepare: SCAN_PREPARE_32, entries: [SCAN_CHUNKED_32, SCAN_CHUNKED_32_NARROW] },
+pub const CHUNKED: [Chunked; 3] = [
+    Chunked { tokens: 64, prepare: SCAN_PREPARE_64, entry: SCAN_CHUNKED_64, narrow: false },
+    Chunked { tokens: 32, prepare: SCAN_PREPARE_32, entry: SCAN_CHUNKED_32, narrow: false },
+    Chunked { tokens: 32, prepare: SCAN_PREPARE_32, entry: SCAN_CHUNKED_32_NARROW, narrow: true },
 ];
 
 /// Halves of B and of C of a token and group, in f16.
@@ -406,14 +407,14 @@ impl Chunked {
         let stage = self.tokens * (CHUNK_SPLIT_BYTES + SCAN_CHUNK_ROWS * 4);
         let weights = self.tokens * (2 * self.tokens * 2 + 4);
         let sums = SCAN_CHUNK_WARPS * self.tokens / 16 * 32 * 16;
-        2 * stage + 2 * weights + 3 * self.tokens * (16 + 4) + sums
+        2 * stage + 2 * weights + 3 * self.tokens * (16 + 2 * 4) + sums
     }
 }
 
 /// Memory of what the first kernel of a scan in chunks leaves to the second. The last tokens of a chunk may not be there.
 pub const fn chunked_bytes(rows: usize, heads: usize, groups: usize) -> usize {
     let tokens = CHUNKED[0].tokens as usize;
-    rows * (groups * (CHUNK_SPLIT_BYTES as usize + tokens * 4) + heads * (16 + 4)) + tokens * 4
+    rows * (groups * (CHUNK_SPLIT_BYTES as usize + tokens * 4) + heads * (16 + 2 * 4)) + tokens * 4
 }
 
 /// Queries of a block of attention on tensor cores.
