@@ -8,6 +8,8 @@
 // - Two warpgroups take turns: each has a tile of its own, 128 weight rows by 128 tokens, and while one scales and stores
 //   its sums, the other multiplies. One more warp requests tiles by tensor maps, which fill in zeros beyond rows and k.
 // - 128 columns of k a stage, in a ring of PINGPONG_STAGES that both read in turn.
+// - Sums leave through shared memory, 32 tokens of 64 rows at a time, by the copy engine, which cuts off what is beyond the
+//   matrix. Where rows of the result are no multiples of 16 bytes, each thread stores its own.
 // - Clusters of two blocks have neighbouring weight rows and the same tokens: each requests half of the tokens' tile for
 //   both, which saves a quarter of what L2 is asked for.
 // - A cluster takes every so many-th pair of tiles: pairs of the same weight rows are neighbours, so that weights come from
@@ -15,21 +17,18 @@
 //
 // Not supported: W4 as it is stored (linear_expand makes W8 of it), and GPUs other than sm_90.
 #pragma once
-#include "epilogue.cuh"
-#include "warpgroup.cuh"
+#include "linear_pingpong_store.cuh"
 
 #ifdef WARPGROUP_MMA
 
 namespace pingpong {
 
-using namespace warpgroup;
-
-constexpr u32 STAGES = PINGPONG_STAGES, CLUSTER = PINGPONG_CLUSTER, ROWS = 128, TOKENS = 128;
-constexpr u32 GROUP_THREADS = 4 * WARP;
+constexpr u32 STAGES = PINGPONG_STAGES, CLUSTER = PINGPONG_CLUSTER;
 
 struct Shared {
   u8 weights[STAGES][ROWS][STAGE_K];
   u8 x[STAGES][TOKENS][STAGE_K];
+  Leaving leaving[2];
   float x_scale[2][TOKENS];
   u64 full[STAGES], empty[STAGES];
 };
@@ -65,42 +64,11 @@ DEVICE void produce(const WarpgroupParams &p, Shared &shared, u32 rank) {
   }
 }
 
-// Named barriers: 0 is that of the block.
-DEVICE void group_barrier(u32 group) { asm volatile("bar.sync %0, %1;" ::"r"(1 + group), "n"(GROUP_THREADS) : "memory"); }
-
-// A warpgroup's turn to multiply begins when the other one ends its own.
+// Named barriers: 1 and 2 are those of the groups. A warpgroup's turn to multiply begins when the other one ends its own.
 DEVICE void turn_wait(u32 group) { asm volatile("bar.sync %0, %1;" ::"r"(3 + group), "n"(2 * GROUP_THREADS) : "memory"); }
 
 DEVICE void turn_end(u32 group) {
   asm volatile("bar.arrive %0, %1;" ::"r"(3 + (group ^ 1)), "n"(2 * GROUP_THREADS) : "memory");
-}
-
-// 64 rows of a tile.
-template <u32 EPILOGUE>
-DEVICE void store(const LinearParams &p, LinearSegment s, u32 row, u32 token0, const float *x_scale, const int (&acc)[TOKENS / 2],
-                  const float (&scale)[2]) {
-  s.epilogue = EPILOGUE;
-#pragma unroll
-  for (u32 j = 0; j < TOKENS / 8; j++)
-#pragma unroll
-    for (u32 c = 0; c < 2; c++) {
-      u32 column = j * 8 + lane_id() % 4 * 2 + c;
-      if (token0 + column >= p.rows) continue;
-#pragma unroll
-      for (u32 half = 0; half < 2; half++)
-        if (row + half * 8 < s.out_features)
-          store_integer(s, token0 + column, row + half * 8, acc[j * 4 + half * 2 + c], x_scale[column], scale[half]);
-    }
-}
-
-DEVICE void store_any(const LinearParams &p, const LinearSegment &s, u32 row, u32 token0, const float *x_scale,
-                      const int (&acc)[TOKENS / 2], const float (&scale)[2]) {
-  switch (s.epilogue) {
-  case EPILOGUE_ACCUMULATE: return store<EPILOGUE_ACCUMULATE>(p, s, row, token0, x_scale, acc, scale);
-  case EPILOGUE_RELU2: return store<EPILOGUE_RELU2>(p, s, row, token0, x_scale, acc, scale);
-  case EPILOGUE_ACCUMULATOR: return store<EPILOGUE_ACCUMULATOR>(p, s, row, token0, x_scale, acc, scale);
-  default: return store<EPILOGUE_STORE>(p, s, row, token0, x_scale, acc, scale);
-  }
 }
 
 // Both blocks of the cluster filled the stage, so both wait for it to be read.
@@ -160,10 +128,11 @@ template <bool X_UNSIGNED> DEVICE void consume(const WarpgroupParams &p, Shared 
     wait<0>();
     release(&shared.empty[turn.before()]);
     group_barrier(group);
+    Tile tile{&p.out[place.segment], &shared.leaving[group], x_scales, place.row0, place.token0, p.linear.rows, group};
 #pragma unroll
-    for (u32 half = 0; half < 2; half++) store_any(p.linear, s, row + half * 64, place.token0, x_scales, acc[half], scale[half]);
-    group_barrier(group);
+    for (u32 half = 0; half < 2; half++, tile.row0 += 64) store(s, tile, (p.engine_stores >> place.segment & 1) != 0, acc[half], scale[half]);
   }
+  if (threadIdx.x % GROUP_THREADS == 0) store_wait();
 }
 
 } // namespace pingpong

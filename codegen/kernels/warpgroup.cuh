@@ -43,6 +43,33 @@ DEVICE void copy_tile_multicast(u32 dst, const TensorMap *map, u32 k, u32 row, u
                : "memory");
 }
 
+// Tiles from shared memory, in groups: by one thread. What is beyond the matrix is left out.
+DEVICE void store_tile(const TensorMap *map, u32 column, u32 row, u32 src) {
+  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map), "r"(column),
+               "r"(row), "r"(src)
+               : "memory");
+}
+
+// The same, added to the floats that are there.
+DEVICE void add_tile(const TensorMap *map, u32 column, u32 row, u32 src) {
+  asm volatile("cp.reduce.async.bulk.tensor.2d.global.shared::cta.add.tile.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map),
+               "r"(column), "r"(row), "r"(src)
+               : "memory");
+}
+
+DEVICE void store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+
+// At most so many groups are still to be read from shared memory.
+template <int PENDING> DEVICE void store_wait_read() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(PENDING) : "memory");
+}
+
+// All are stored.
+DEVICE void store_wait() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
+
+// Makes what this thread wrote to shared memory visible to the copy engine.
+DEVICE void store_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
 // Where a tile is.
 struct Place {
   u32 segment, row0, token0;

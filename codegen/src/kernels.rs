@@ -48,6 +48,7 @@ pub const FILES: &[KernelFile] = files![
     "linear_expand.cuh",
     "linear_gemm.cuh",
     "linear_pingpong.cuh",
+    "linear_pingpong_store.cuh",
     "linear_resident.cuh",
     "linear_scalar.cuh",
     "linear_skinny.cuh",

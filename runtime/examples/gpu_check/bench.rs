@@ -1,13 +1,14 @@
 //! Times of whole steps and of every kernel, of the true 8B shape.
 
 use crate::Folder;
+use crate::check::unequal_logits;
 use crate::model_8b::{self, Models, Scheme};
 use runtime::cuda::{Device, LaunchTime, Options, Product};
 use runtime::device::{Device as _, Limits, Outputs, SequenceChunk, SlotId};
 use runtime::plan::{Activation, Kernel, Launch, Plan, Rows, StateKind};
 use runtime::tensors::TensorStore;
 use runtime::verify::kernel_name;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 
 pub fn run(images: &Folder, tasks: &[String]) -> Result<(), Box<dyn Error>> {
@@ -62,11 +63,12 @@ fn bench(models: &Models, scheme: &Scheme, images: &Folder, decode: bool, prefil
         let batch = [SequenceChunk { slot, tokens: &tokens[..rows], outputs: Outputs::Last }];
         let elapsed_us = f64::from(device.time_step(&batch, 3)?);
         println!("prefill {rows}: {elapsed_us:.1} us, {:.0} tokens/s", rows as f64 / elapsed_us * 1e6);
-        let times = device.time_launches(&batch, 2)?;
         if rows == 2048 {
-            table(&plan, &times);
+            table(&plan, &device.time_launches(&batch, 2)?);
         }
-        against_vendor(&plan, &device, &times, rows)?;
+        let unequal = unequal_logits(&mut device, slot, &tokens[..rows])?;
+        println!("    {unequal} logits differ from those of its launches one by one");
+        against_vendor(&plan, &device, rows)?;
         device.release_slot(slot)?;
     }
     Ok(())
@@ -126,28 +128,26 @@ fn decode_bytes(plan: &Plan, store: &dyn TensorStore, sequences: usize) -> f64 {
     (bytes + 2 * sequences * states) as f64
 }
 
-/// Each kind of linear beside the vendor's INT8 product of its shape, alone and measured right after it.
-fn against_vendor(plan: &Plan, device: &Device<'_>, times: &[LaunchTime], rows: usize) -> Result<(), Box<dyn Error>> {
-    let mut kinds: BTreeMap<(usize, usize), (String, f64, f64)> = BTreeMap::new();
-    for time in times {
-        let launch = &plan.launches[time.launch];
-        let Kernel::Linear { x: Activation::Quantized { data, .. }, segments, .. } = &launch.kernel else { continue };
-        if plan.buffer(*data).rows != Rows::Token {
+/// Each kind of linear and the vendor's INT8 product of its shape, in turn.
+fn against_vendor(plan: &Plan, device: &Device<'_>, rows: usize) -> Result<(), Box<dyn Error>> {
+    let mut seen = BTreeSet::new();
+    for (index, launch) in plan.launches.iter().enumerate() {
+        let Kernel::Linear { x: Activation::Quantized { data, .. }, .. } = &launch.kernel else { continue };
+        if plan.buffer(*data).rows != Rows::Token || !seen.insert(short_name(launch)) {
             continue;
         }
-        let n = segments.iter().map(|segment| segment.out_features).sum();
-        let kind = kinds.entry((n, plan.buffer(*data).cols)).or_insert_with(|| (short_name(launch), 0.0, 0.0));
-        kind.1 += 1.0;
-        kind.2 += f64::from(time.elapsed_us);
-    }
-    for ((n, k), (name, count, sum)) in kinds {
-        let Some(vendor_us) = device.time_vendor(&[Product { rows, n, k }])?[0] else { continue };
-        let (ours_us, operations) = (sum / count, 2e-6 * (rows * n * k) as f64);
+        let Some(race) = device.race_vendor(index, rows)? else { continue };
+        let Product { rows, n, k } = race.product;
+        let tops = |us: f32| 2e-6 * (rows * n * k) as f32 / us;
         println!(
-            "    {rows:>5} x {n:>5} x {k:>5} {name:<10} {ours_us:>7.1} us, {:>4.0} TOPS; vendor {vendor_us:>7.1} us, {:>4.0} TOPS: {:.0} %",
-            operations / ours_us,
-            operations / vendor_us,
-            vendor_us / ours_us * 100.0
+            "    {rows:>5} x {n:>5} x {k:>5} {:<10} {:>7.1} us, {:>4.0} TOPS; vendor {:>7.1} us, {:>4.0} TOPS: {:.1} %{}",
+            short_name(launch),
+            race.ours_us,
+            tops(race.ours_us),
+            race.vendor_us,
+            tops(race.vendor_us),
+            race.vendor_us / race.ours_us * 100.0,
+            race.expand_us.map_or(String::new(), |us| format!("; expansion by itself {us:.1} us"))
         );
     }
     Ok(())
@@ -169,6 +169,11 @@ fn table(plan: &Plan, times: &[LaunchTime]) {
     }
     let total: f64 = groups.values().map(|group| group.1).sum();
     println!("    launch by launch {total:.0} us:");
+    let beside: Vec<f32> = times.iter().filter_map(|time| time.beside_us).collect();
+    if !beside.is_empty() {
+        let sum: f32 = beside.iter().sum();
+        println!("    beside the scans, no part of it: {} expansions of W4, {sum:.1} us", beside.len());
+    }
     for (name, (count, sum)) in groups {
         println!("    {name:<36} {count:>3} x {:>9.1} us = {sum:>9.1}", sum / count as f64);
     }

@@ -85,6 +85,10 @@ fn cases() -> Vec<Case> {
         cases.push(case(format!("mini, {format_name}, 20 and 50 rows"), vec![vec![15, 5], vec![40, 10]]));
     }
     for (format_name, format) in formats().into_iter().skip(3).take(2) {
+        // Rows of results that the copy engine stores, and of 10 features, which it does not.
+        let layout = Layout { fused_mixer: true, hadamard_block: Some(16), ..Layout::of(format) };
+        let name = format!("odd, {format_name}, 129 + 100 + 1");
+        cases.push(Case { name, shape: odd(), layout, steps: long.clone() });
         for (block, intermediate_size) in [(256, 2560), (1024, 2048)] {
             let layout = Layout { fused_mixer: true, hadamard_block: Some(block), ..Layout::of(format) };
             let shape = Shape { layer_pattern: "M-*-".to_owned(), intermediate_size, ..Shape::mini() };
@@ -227,15 +231,19 @@ fn differences(case: &Case, images: &Folder) -> Result<Vec<LaunchDifference>, Bo
     Ok(differences)
 }
 
-/// The logits of the same step on copies of the slots, one launch of the plan at a time.
-fn launch_by_launch(device: &mut cuda::Device<'_>, case: &Case) -> Result<Vec<f32>, Box<dyn Error>> {
+/// The logits of the same step on copies of these slots, one launch of the plan at a time.
+fn launch_by_launch(
+    device: &mut cuda::Device<'_>,
+    slots: &[SlotId],
+    tokens: &[u32],
+) -> Result<Vec<f32>, Box<dyn Error>> {
     let mut copies = Vec::new();
-    for slot in 0..case.steps[0].len() {
+    for slot in slots {
         let copy = device.create_slot()?;
-        device.copy_slot(SlotId(slot as u32), copy)?;
+        device.copy_slot(*slot, copy)?;
         copies.push(copy);
     }
-    let chunk = |slot: &SlotId| SequenceChunk { slot: *slot, tokens: &[9], outputs: Outputs::Last };
+    let chunk = |slot: &SlotId| SequenceChunk { slot: *slot, tokens, outputs: Outputs::Last };
     let batch: Vec<SequenceChunk<'_>> = copies.iter().map(chunk).collect();
     device.begin(&batch)?;
     for index in 0..device.plan().launches.len() {
@@ -244,6 +252,18 @@ fn launch_by_launch(device: &mut cuda::Device<'_>, case: &Case) -> Result<Vec<f3
     let logits = device.finish()?.values.to_vec();
     copies.iter().try_for_each(|slot| device.release_slot(*slot))?;
     Ok(logits)
+}
+
+/// Logits of a prompt that are not those of its launches one by one, to the bit: what runs beside launches
+/// must be there when it is needed, and not before.
+pub fn unequal_logits(device: &mut cuda::Device<'_>, slot: SlotId, tokens: &[u32]) -> Result<u64, Box<dyn Error>> {
+    let separate = launch_by_launch(device, &[slot], tokens)?;
+    let found = device.step(&[SequenceChunk { slot, tokens, outputs: Outputs::Last }])?;
+    Ok(unequal(&separate, found.values))
+}
+
+fn unequal(a: &[f32], b: &[f32]) -> u64 {
+    a.iter().zip(b).filter(|(a, b)| a.to_bits() != b.to_bits()).count() as u64
 }
 
 /// One step as it really runs, with dependent launches and as a graph, twice: the second replays.
@@ -258,10 +278,11 @@ fn whole_step_differs(
             .map(|slot| SequenceChunk { slot: SlotId(slot as u32), tokens: &[9], outputs: Outputs::Last })
             .collect();
         let expected = reference.step(&batch)?.values.to_vec();
-        let separate = launch_by_launch(device, case)?;
+        let slots: Vec<SlotId> = (0..case.steps[0].len() as u32).map(SlotId).collect();
+        let separate = launch_by_launch(device, &slots, &[9])?;
         let found = device.step(&batch)?.values.to_vec();
         // Kernels that do two launches of the plan must add in the same order as two that do one each.
-        let unequal = separate.iter().zip(&found).filter(|(a, b)| a.to_bits() != b.to_bits()).count() as u64;
+        let unequal = unequal(&separate, &found);
         let norm: f64 = expected.iter().map(|v| f64::from(*v).powi(2)).sum();
         let apart: f64 = expected.iter().zip(&found).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
         let relative = (apart / norm).sqrt();
@@ -278,5 +299,16 @@ fn whole_step_differs(
             relative: relative * 0.01,
         });
     }
+    let prompt: Vec<u32> = (0..200).map(|token| token % case.shape.vocab_size as u32).collect();
+    differences.push(LaunchDifference {
+        launch: usize::MAX,
+        kernel: "whole prompt",
+        origin: "logits".to_owned(),
+        accumulators: unequal_logits(device, SlotId(0), &prompt)?,
+        quantized: 0,
+        quantized_share: 0.0,
+        state_share: 0.0,
+        relative: 0.0,
+    });
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! The measurements.
 
 use super::timed::median;
-use super::{KernelRow, KernelTable, Load, Memory, Options, Report, Roofline, Row, StepSize, Timed, Work, work};
-use crate::cuda::Product;
+use super::{
+    KernelRow, KernelTable, Load, Memory, Options, RaceRow, Report, Roofline, Row, StepSize, Timed, Work, work,
+};
+use crate::cuda::LaunchTime;
 use crate::device::{DeviceError, Outputs, SequenceChunk, SlotId};
 use crate::generate::{GenerateError, prefill};
 use crate::memory::{Footprint, Use};
@@ -182,29 +184,33 @@ fn prefill_table(
     let plan = device.plan().clone();
     let mut table = kernel_table(&plan, step, roofline, Some(&times));
     for row in &mut table.rows {
-        let like = |launch: &&Launch| kernel_name(&launch.kernel) == row.kernel && kind(&launch.origin) == row.origin;
-        let product = plan.launches.iter().find(like).and_then(|launch| product(&plan, &launch.kernel, count));
-        let Some(product) = product else { continue };
-        row.vendor_us = device.time_vendor(&[product])?[0].map(|us| us * row.launches as f64);
+        let like = |launch: &Launch| kernel_name(&launch.kernel) == row.kernel && kind(&launch.origin) == row.origin;
+        let Some(launch) = plan.launches.iter().position(like) else { continue };
+        if !multiplies_tokens(&plan, &plan.launches[launch].kernel) {
+            continue;
+        }
+        let Some(race) = device.race_vendor(launch, count)? else { continue };
+        row.vendor_us = Some(f64::from(race.vendor_us) * row.launches as f64);
+        table.races.push(RaceRow { origin: row.origin.clone(), race });
     }
     Ok(table)
 }
 
-/// The matrix product of an integer linear over all tokens; its segments are one, which is kind to the vendor.
-fn product(plan: &Plan, kernel: &Kernel, tokens: usize) -> Option<Product> {
-    let Kernel::Linear { x: Activation::Quantized { data, .. }, segments, .. } = kernel else { return None };
-    let buffer = plan.buffer(*data);
-    let n = segments.iter().map(|segment| segment.out_features).sum();
-    (buffer.rows == Rows::Token).then_some(Product { rows: tokens, n, k: buffer.cols })
+/// Whether it is an integer linear over all tokens.
+fn multiplies_tokens(plan: &Plan, kernel: &Kernel) -> bool {
+    let Kernel::Linear { x: Activation::Quantized { data, .. }, .. } = kernel else { return false };
+    plan.buffer(*data).rows == Rows::Token
 }
 
-fn kernel_table(plan: &Plan, step: StepSize, roofline: &Roofline, times: Option<&[f64]>) -> KernelTable {
+/// The name of what makes W8 of W4 weights, which is no launch of the plan.
+const EXPANSION: &str = "expand W4";
+
+fn kernel_table(plan: &Plan, step: StepSize, roofline: &Roofline, times: Option<&[LaunchTime]>) -> KernelTable {
     let mut rows: Vec<KernelRow> = Vec::new();
     for (index, launch) in plan.launches.iter().enumerate() {
         let (kernel, origin) = (kernel_name(&launch.kernel), kind(&launch.origin));
         let at = rows.iter().position(|row| row.kernel == kernel && row.origin == origin).unwrap_or_else(|| {
-            let (work, measured_us) = (Work::default(), times.map(|_| 0.0));
-            rows.push(KernelRow { kernel, origin, launches: 0, work, predicted_us: 0.0, measured_us, vendor_us: None });
+            rows.push(KernelRow::new(kernel, origin, times.map(|_| 0.0)));
             rows.len() - 1
         });
         let row = &mut rows[at];
@@ -213,12 +219,29 @@ fn kernel_table(plan: &Plan, step: StepSize, roofline: &Roofline, times: Option<
         row.work += work;
         row.predicted_us += roofline.seconds(work) * 1e6;
         if let (Some(sum), Some(times)) = (&mut row.measured_us, times) {
-            *sum += times.get(index).copied().unwrap_or(f64::NAN);
+            *sum += times.get(index).map_or(f64::NAN, |time| f64::from(time.elapsed_us));
         }
     }
+    rows.extend(times.and_then(|times| beside(plan, times)));
     let time = |row: &KernelRow| row.measured_us.unwrap_or(row.predicted_us);
     rows.sort_by(|a, b| time(b).total_cmp(&time(a)));
-    KernelTable { sequences: step.sequences, tokens: step.tokens, rows }
+    KernelTable { sequences: step.sequences, tokens: step.tokens, rows, races: Vec::new() }
+}
+
+/// What ran beside launches, if anything did.
+fn beside(plan: &Plan, times: &[LaunchTime]) -> Option<KernelRow> {
+    let first = times.iter().find(|time| time.beside_us.is_some())?;
+    let forks: Vec<f64> = times.iter().filter_map(|time| time.beside_us).map(f64::from).collect();
+    let origin = format!("beside {}", kind(&plan.launches[first.launch].origin));
+    let row = KernelRow::new(EXPANSION, origin, Some(forks.iter().sum()));
+    Some(KernelRow { launches: forks.len(), beside: true, ..row })
+}
+
+impl KernelRow {
+    fn new(kernel: &'static str, origin: String, measured_us: Option<f64>) -> KernelRow {
+        let work = Work::default();
+        KernelRow { kernel, origin, launches: 0, work, predicted_us: 0.0, measured_us, beside: false, vendor_us: None }
+    }
 }
 
 /// `layers.3.mixer.in_proj` of any layer is `mixer.in_proj`.
@@ -287,11 +310,24 @@ mod tests {
     #[test]
     fn integer_linears_of_tokens_are_products_for_the_vendor() {
         let (plan, _, _) = tiny();
-        let products: Vec<_> = plan.launches.iter().filter_map(|launch| product(&plan, &launch.kernel, 7)).collect();
+        let products = plan.launches.iter().filter(|launch| multiplies_tokens(&plan, &launch.kernel)).count();
         let linears = plan.launches.iter().filter(|launch| kernel_name(&launch.kernel) == "linear").count();
         // All but the head, whose rows are those of the logits.
-        assert_eq!(products.len(), linears - 1);
-        assert!(products.iter().all(|product| product.rows == 7 && product.k % 32 == 0), "{products:?}");
+        assert_eq!(products, linears - 1);
+    }
+
+    #[test]
+    fn what_runs_beside_a_launch_has_a_row_of_its_own() {
+        let (plan, _, _) = tiny();
+        let time = |launch| LaunchTime { launch, elapsed_us: 10.0, beside_us: (launch % 2 == 1).then_some(3.0) };
+        let times: Vec<LaunchTime> = (0..plan.launches.len()).map(time).collect();
+        let step = StepSize { sequences: 1, tokens: 9, context: 0 };
+        let table = kernel_table(&plan, step, &ROOFLINE, Some(&times));
+        let (beside, others): (Vec<_>, Vec<_>) = table.rows.iter().partition(|row| row.beside);
+        let forks = plan.launches.len() / 2;
+        assert_eq!((beside.len(), beside[0].launches, beside[0].measured_us), (1, forks, Some(3.0 * forks as f64)));
+        let sum: f64 = others.iter().filter_map(|row| row.measured_us).sum();
+        assert_eq!(sum, 10.0 * plan.launches.len() as f64);
     }
 
     #[test]

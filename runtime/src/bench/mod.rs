@@ -11,6 +11,7 @@ pub use measure::{measure, predicted};
 pub use timed::{Memory, Peak, Timed, host_read_bandwidth};
 pub use work::{Roofline, StepSize, Work, of_launch, of_step, predict};
 
+use crate::cuda::Race;
 use serde::Serialize;
 
 /// What to measure.
@@ -114,6 +115,18 @@ pub struct KernelTable {
     pub tokens: usize,
     /// Longest first.
     pub rows: Vec<KernelRow>,
+    /// Linears beside the vendor's product.
+    pub races: Vec<RaceRow>,
+}
+
+/// A linear beside the vendor's product of its shape.
+#[derive(Clone, Debug, Serialize)]
+pub struct RaceRow {
+    /// Where it comes from, without the number of the layer.
+    pub origin: String,
+    /// What they took.
+    #[serde(flatten)]
+    pub race: Race,
 }
 
 /// Launches of one kind.
@@ -132,6 +145,8 @@ pub struct KernelRow {
     pub predicted_us: f64,
     /// Together, each timed by itself.
     pub measured_us: Option<f64>,
-    /// What the vendor's INT8 product takes for the shapes of these linears together.
+    /// Whether it runs beside another row, so that its time is no part of the sum.
+    pub beside: bool,
+    /// What the vendor's INT8 product takes for the shapes of these linears together, as raced.
     pub vendor_us: Option<f64>,
 }

@@ -1,6 +1,7 @@
 //! A report for people.
 
-use super::{KernelTable, Report, Row};
+use super::{KernelTable, RaceRow, Report, Row};
+use crate::cuda::Product;
 use crate::table::table;
 use std::fmt::{self, Display, Formatter};
 
@@ -20,6 +21,10 @@ impl Display for Report {
             let KernelTable { sequences, tokens, .. } = kernels;
             writeln!(f, "\nwhere the time goes: {sequences} sequences, {tokens} tokens each, launch by launch")?;
             f.write_str(&self.launches(kernels))?;
+            if !kernels.races.is_empty() {
+                writeln!(f, "\nlinears and the vendor's INT8 product in turn, of the same random bytes; medians")?;
+                f.write_str(&races(&kernels.races))?;
+            }
         }
         if !self.kernels_used.is_empty() {
             writeln!(f, "\ncompiled kernels that ran: {}", self.kernels_used.join(", "))?;
@@ -113,7 +118,8 @@ impl Report {
             ]);
         }
         let predicted: f64 = kernels.rows.iter().map(|row| row.predicted_us).sum();
-        let measured: Option<f64> = kernels.rows.iter().map(|row| row.measured_us).sum();
+        let in_line = kernels.rows.iter().filter(|row| !row.beside);
+        let measured: Option<f64> = in_line.map(|row| row.measured_us).sum();
         let mut total = vec![String::new(); titles.len()];
         total[0] = "all".to_owned();
         total[2] = kernels.rows.iter().map(|row| row.launches).sum::<usize>().to_string();
@@ -132,6 +138,28 @@ impl Report {
             _ => "-".to_owned(),
         }
     }
+}
+
+/// Rates are the vendor's time over ours: the linear alone, and with the W8 that is made of its W4.
+fn races(rows: &[RaceRow]) -> String {
+    let titles = ["origin", "tokens>", "n>", "k>", "ours>", "vendor>", "rate>", "expand W4>", "with it>"];
+    let cells = |RaceRow { origin, race }: &RaceRow| {
+        let rate = |ours_us: f32| format!("{:.1} %", 100.0 * race.vendor_us / ours_us);
+        let microseconds = |us: f32| time(Some(f64::from(us)));
+        let Product { rows, n, k } = race.product;
+        vec![
+            origin.clone(),
+            rows.to_string(),
+            n.to_string(),
+            k.to_string(),
+            microseconds(race.ours_us),
+            microseconds(race.vendor_us),
+            rate(race.ours_us),
+            race.expand_us.map_or("-".to_owned(), microseconds),
+            race.expand_us.map_or("-".to_owned(), |expand_us| rate(race.ours_us + expand_us)),
+        ]
+    };
+    table(&titles, &rows.iter().map(cells).collect::<Vec<_>>())
 }
 
 fn share(floor_seconds: f64, elapsed_us: Option<f64>) -> String {
@@ -167,6 +195,15 @@ fn scaled(count: f64, units: [&str; 5]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cuda::Race;
+
+    #[test]
+    fn writes_how_linears_compare_with_and_without_expansion() {
+        let product = Product { rows: 2048, n: 18_560, k: 4096 };
+        let race = Race { product, ours_us: 200.0, vendor_us: 210.0, expand_us: Some(50.0) };
+        let text = races(&[RaceRow { origin: "mixer.in_proj".to_owned(), race }]);
+        assert!(text.contains("200.0 us") && text.contains("105.0 %") && text.contains("84.0 %"), "{text}");
+    }
 
     #[test]
     fn writes_numbers_with_units() {

@@ -1,7 +1,7 @@
 //! Devices that can be measured.
 
 use crate::cpu;
-use crate::cuda::{self, Product};
+use crate::cuda::{self, LaunchTime, Product, Race};
 use crate::device::{Device, DeviceError, LaunchByLaunch, SequenceChunk};
 use serde::Serialize;
 use std::time::Instant;
@@ -36,7 +36,7 @@ pub trait Timed: Device {
     fn time_step(&mut self, batch: &[SequenceChunk<'_>], repeats: usize) -> Result<f64, DeviceError>;
 
     /// Microseconds of each launch, likewise.
-    fn time_launches(&mut self, batch: &[SequenceChunk<'_>], repeats: usize) -> Result<Vec<f64>, DeviceError>;
+    fn time_launches(&mut self, batch: &[SequenceChunk<'_>], repeats: usize) -> Result<Vec<LaunchTime>, DeviceError>;
 
     /// Takes tokens without computing, so that long contexts can be timed without reading long prompts.
     fn skip(&mut self, batch: &[SequenceChunk<'_>]) -> Result<(), DeviceError>;
@@ -47,9 +47,9 @@ pub trait Timed: Device {
     /// INT8 operations a second that its tensor cores reach, if it has any.
     fn int8_peak(&mut self) -> Result<Option<Peak>, DeviceError>;
 
-    /// Microseconds that the vendor's library takes for matrix products, where there is one.
-    fn time_vendor(&mut self, products: &[Product]) -> Result<Vec<Option<f64>>, DeviceError> {
-        Ok(vec![None; products.len()])
+    /// A linear of the plan, of so many tokens, and the vendor's INT8 product of its shape in turn, where there is one.
+    fn race_vendor(&mut self, _launch: usize, _rows: usize) -> Result<Option<Race>, DeviceError> {
+        Ok(None)
     }
 
     /// Bytes a second of copies from page-locked memory of the host, if it needs any.
@@ -69,9 +69,8 @@ impl Timed for cuda::Device<'_> {
         Ok(f64::from(cuda::Device::time_step(self, batch, repeats)?))
     }
 
-    fn time_launches(&mut self, batch: &[SequenceChunk<'_>], repeats: usize) -> Result<Vec<f64>, DeviceError> {
-        let times = cuda::Device::time_launches(self, batch, repeats)?;
-        Ok(times.iter().map(|time| f64::from(time.elapsed_us)).collect())
+    fn time_launches(&mut self, batch: &[SequenceChunk<'_>], repeats: usize) -> Result<Vec<LaunchTime>, DeviceError> {
+        cuda::Device::time_launches(self, batch, repeats)
     }
 
     fn skip(&mut self, batch: &[SequenceChunk<'_>]) -> Result<(), DeviceError> {
@@ -90,8 +89,8 @@ impl Timed for cuda::Device<'_> {
         Ok(Some(vendor.filter(|vendor| vendor.ops_per_second > own.ops_per_second).unwrap_or(own)))
     }
 
-    fn time_vendor(&mut self, products: &[Product]) -> Result<Vec<Option<f64>>, DeviceError> {
-        cuda::Device::time_vendor(self, products)
+    fn race_vendor(&mut self, launch: usize, rows: usize) -> Result<Option<Race>, DeviceError> {
+        cuda::Device::race_vendor(self, launch, rows)
     }
 
     fn upload_bandwidth(&mut self) -> Result<Option<f64>, DeviceError> {
@@ -123,7 +122,7 @@ impl Timed for cpu::Device<'_> {
         Ok(median(times))
     }
 
-    fn time_launches(&mut self, batch: &[SequenceChunk<'_>], repeats: usize) -> Result<Vec<f64>, DeviceError> {
+    fn time_launches(&mut self, batch: &[SequenceChunk<'_>], repeats: usize) -> Result<Vec<LaunchTime>, DeviceError> {
         let mut samples = vec![Vec::with_capacity(repeats); self.plan().launches.len()];
         for run in 0..=repeats {
             self.begin(batch)?;
@@ -135,7 +134,8 @@ impl Timed for cpu::Device<'_> {
                 }
             }
         }
-        Ok(samples.into_iter().map(median).collect())
+        let time = |(launch, times)| LaunchTime { launch, elapsed_us: median(times) as f32, beside_us: None };
+        Ok(samples.into_iter().enumerate().map(time).collect())
     }
 
     fn skip(&mut self, batch: &[SequenceChunk<'_>]) -> Result<(), DeviceError> {

@@ -1,7 +1,9 @@
 use super::batch::{Batch, StepShape};
+use super::beside::Beside;
 use super::buffers::Buffers;
 use super::driver::{Gpu, Graph, Pinned, Stream};
 use super::enqueue::Queue;
+use super::expansion::{self, Expanded};
 use super::greedy::Greedy;
 use super::kernels::{KernelImages, Kernels};
 use super::program::{Op, Resolver};
@@ -37,10 +39,13 @@ pub struct Device<'a> {
     greedy: Greedy,
     buffers: Buffers,
     scratch: Scratch,
+    /// Where weights of each launch are expanded.
+    places: Vec<Option<Expanded>>,
     slots: Slots,
     batch: Batch,
     pub(super) tensors: Tensors,
     pub(super) kernels: Kernels,
+    pub(super) beside: Beside,
     pub(super) stream: Stream,
     limits: Limits,
     progress: Progress,
@@ -76,7 +81,8 @@ impl<'a> Device<'a> {
         let tensors = Tensors::upload(plan, store)?;
         let slots = Slots::new(plan, &limits);
         let batch = Batch::new(limits.step_rows)?;
-        let scratch = Scratch::new(plan, &gpu, &stream, limits.step_rows, kernels.warpgroups)?;
+        let (places, expanded) = places_on(plan, kernels.warpgroups);
+        let scratch = Scratch::new(plan, &gpu, &stream, limits.step_rows, expanded)?;
         let output_rows = limits.step_rows.min(FIRST_OUTPUT_ROWS);
         let mut device = Device {
             plan,
@@ -86,10 +92,12 @@ impl<'a> Device<'a> {
             greedy: Greedy::new(limits.step_rows)?,
             buffers: Buffers::new(plan, limits.step_rows, output_rows)?,
             scratch,
+            places,
             slots,
             batch,
             tensors,
             kernels,
+            beside: Beside::new()?,
             stream,
             limits,
             progress: Progress::Idle,
@@ -101,7 +109,8 @@ impl<'a> Device<'a> {
 
     /// Bytes of GPU memory: weights, buffers, states.
     pub fn memory_bytes(&self) -> (u64, u64, u64) {
-        (self.tensors.bytes() as u64, self.buffers.bytes() as u64, self.slots.bytes())
+        let buffers = self.buffers.bytes() + self.scratch.expanded.bytes();
+        (self.tensors.bytes() as u64, buffers as u64, self.slots.bytes())
     }
 
     fn resolve(&mut self) -> Result<(), DeviceError> {
@@ -113,6 +122,7 @@ impl<'a> Device<'a> {
             slots: &self.slots,
             batch: &self.batch,
             scratch: &self.scratch,
+            places: &self.places,
             counters: Cell::default(),
         };
         self.program = resolver.resolve()?;
@@ -121,12 +131,22 @@ impl<'a> Device<'a> {
         Ok(())
     }
 
+    pub(super) fn step_rows(&self) -> usize {
+        self.limits.step_rows
+    }
+
+    /// For launches one by one.
     pub(super) fn queue(&self) -> Queue<'_> {
-        Queue { gpu: &self.gpu, kernels: &self.kernels, stream: &self.stream, shape: self.batch.shape }
+        Queue { gpu: &self.gpu, kernels: &self.kernels, stream: &self.stream, beside: None, shape: self.batch.shape }
+    }
+
+    /// For all launches, in order.
+    pub(super) fn whole_queue(&self) -> Queue<'_> {
+        Queue { beside: Some(&self.beside), ..self.queue() }
     }
 
     fn enqueue_all(&self, greedy: bool) -> Result<(), DeviceError> {
-        self.queue().enqueue_all(&self.program)?;
+        self.whole_queue().enqueue_all(&self.program)?;
         if greedy {
             let logits = self.buffers.address(self.plan.logits);
             let (rows, vocab_size) = (self.batch.shape.outputs, self.plan.model.vocab_size);
@@ -199,7 +219,8 @@ impl<'a> Device<'a> {
 
 /// Before anything is uploaded: weights, buffers of the largest step, and one sequence.
 fn check_room(plan: &Plan, store: &dyn TensorStore, gpu: &Gpu, limits: &Limits) -> Result<(), DeviceError> {
-    let footprint = Footprint::of_plan(plan, stored_bytes(plan, store));
+    let expanded = places_on(plan, gpu.capability == (9, 0)).1;
+    let footprint = Footprint::of_plan(plan, stored_bytes(plan, store) + expanded as u64);
     let context = limits.context.unwrap_or(FIRST_CAPACITY) as u64;
     let of = Use { context, batch: 1, step_rows: limits.step_rows as u64 };
     match footprint.shortage(of, gpu.memory()?.0) {
@@ -208,6 +229,11 @@ fn check_room(plan: &Plan, store: &dyn TensorStore, gpu: &Gpu, limits: &Limits) 
             Err(DeviceError::Backend { device: gpu.name.clone(), message: shortage.message(), help: shortage.help() })
         }
     }
+}
+
+/// Where weights of each launch are expanded, and the bytes that takes: nothing on GPUs without warpgroup instructions.
+fn places_on(plan: &Plan, warpgroups: bool) -> (Vec<Option<Expanded>>, usize) {
+    if warpgroups { expansion::places(plan) } else { (vec![None; plan.launches.len()], 0) }
 }
 
 fn misuse(problem: &str) -> DeviceError {

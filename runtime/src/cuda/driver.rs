@@ -1,5 +1,6 @@
 //! The parts of the CUDA driver API that the device uses, with owners that free what they hold.
 
+pub(super) use super::stream::{Event, Stream};
 use crate::device::DeviceError;
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
@@ -225,58 +226,6 @@ impl Drop for Pinned {
     }
 }
 
-/// A queue of work.
-pub(super) struct Stream {
-    pub(super) handle: sys::CUstream,
-}
-
-impl Stream {
-    pub(super) fn new() -> Result<Stream, DeviceError> {
-        let handle =
-            result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("cuStreamCreate"))?;
-        Ok(Stream { handle })
-    }
-
-    pub(super) fn synchronize(&self) -> Result<(), DeviceError> {
-        // SAFETY: the stream lives.
-        unsafe { result::stream::synchronize(self.handle) }.map_err(failed("the kernels"))
-    }
-
-    /// Copies to the GPU. The caller keeps `from` unchanged until the stream is synchronized, unless it is pageable
-    /// memory, which the driver takes a copy of.
-    pub(super) fn upload(&self, to: u64, from: &[u8]) -> Result<(), DeviceError> {
-        if from.is_empty() {
-            return Ok(());
-        }
-        // SAFETY: callers pass addresses inside allocations of at least this size.
-        unsafe { result::memcpy_htod_async(to, from, self.handle) }.map_err(failed("cuMemcpyHtoDAsync"))
-    }
-
-    /// Copies to the host; done when the stream is synchronized.
-    pub(super) fn download(&self, to: &mut [u8], from: u64) -> Result<(), DeviceError> {
-        if to.is_empty() {
-            return Ok(());
-        }
-        // SAFETY: callers pass addresses inside allocations of at least this size and synchronize before reading.
-        unsafe { result::memcpy_dtoh_async(to, from, self.handle) }.map_err(failed("cuMemcpyDtoHAsync"))
-    }
-
-    pub(super) fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<(), DeviceError> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        // SAFETY: callers pass addresses inside allocations of at least this size.
-        unsafe { result::memcpy_dtod_async(to, from, bytes, self.handle) }.map_err(failed("cuMemcpyDtoDAsync"))
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        // SAFETY: created by us, destroyed once.
-        let _ = unsafe { result::stream::destroy(self.handle) };
-    }
-}
-
 /// A captured sequence of launches.
 pub(super) struct Graph {
     exec: sys::CUgraphExec,
@@ -317,35 +266,6 @@ impl Drop for Graph {
             let _ = result::graph::exec_destroy(self.exec);
             let _ = result::graph::destroy(self.graph);
         }
-    }
-}
-
-/// A point in a stream, for timing.
-pub(super) struct Event(sys::CUevent);
-
-impl Event {
-    pub(super) fn new() -> Result<Event, DeviceError> {
-        let event = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(failed("cuEventCreate"))?;
-        Ok(Event(event))
-    }
-
-    pub(super) fn record(&self, stream: &Stream) -> Result<(), DeviceError> {
-        // SAFETY: both live.
-        unsafe { result::event::record(self.0, stream.handle) }.map_err(failed("cuEventRecord"))
-    }
-
-    /// Microseconds since `start`; both have happened.
-    pub(super) fn elapsed_us(&self, start: &Event) -> Result<f32, DeviceError> {
-        // SAFETY: both live and were recorded.
-        let elapsed = unsafe { result::event::elapsed(start.0, self.0) }.map_err(failed("cuEventElapsedTime"))?;
-        Ok(elapsed * 1000.0)
-    }
-}
-
-impl Drop for Event {
-    fn drop(&mut self) {
-        // SAFETY: created by us, destroyed once.
-        let _ = unsafe { result::event::destroy(self.0) };
     }
 }
 

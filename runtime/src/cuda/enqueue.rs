@@ -1,17 +1,18 @@
 //! Puts the kernels of one launch of the plan on the stream.
 
 use super::batch::StepShape;
+use super::beside::Beside;
 use super::driver::{Gpu, Stream};
 use super::entry::{self, Entry, GEMM_BLOCK_M, WARPGROUP, Warpgroup};
 use super::kernels::{Grid, Kernels};
 use super::params::{
-    CONV_CHUNK, Conv1dParams, DTYPE_F32, EMIT_U8, Emit, FORMAT_W8, GATED_CLUSTER, GatedLinearParams, GatedNormParams,
-    GatedStepParams, LONG_SCAN_WARPS, LinearParams, MANY_TILE_ROWS, MANY_TOKENS, MAP_ROTATED_TURNS, MapParams,
-    NormLinearParams, SCAN_WARPS, STREAM_MAX_GROUPS, STREAM_SCALE_STAGES, ScanStepParams, SsmScanParams,
+    CONV_CHUNK, Conv1dParams, DTYPE_F32, EMIT_U8, Emit, ExpandParams, FORMAT_W8, GATED_CLUSTER, GatedLinearParams,
+    GatedNormParams, GatedStepParams, LONG_SCAN_WARPS, LinearParams, MANY_TILE_ROWS, MANY_TOKENS, MAP_ROTATED_TURNS,
+    MapParams, NormLinearParams, SCAN_WARPS, STREAM_MAX_GROUPS, STREAM_SCALE_STAGES, ScanStepParams, SsmScanParams,
     WarpgroupParams,
 };
 use super::program::{MixerOp, Op, RowCount};
-use super::tensor_map::{map_weights, tensor_map};
+use super::tensor_map::{map_results, map_weights, tensor_map};
 use super::weights::{self, Before, FEW_ROWS, FewRows, LinearOp, WideOp, with_tiles};
 use crate::device::DeviceError;
 use crate::plan::Rows;
@@ -22,8 +23,13 @@ pub(super) struct Queue<'a> {
     pub(super) gpu: &'a Gpu,
     pub(super) kernels: &'a Kernels,
     pub(super) stream: &'a Stream,
+    /// The second stream, where all launches of a step come in order.
+    pub(super) beside: Option<&'a Beside>,
     pub(super) shape: StepShape,
 }
+
+/// Tokens of a chunk from which its scan takes longer than expanding weights.
+const AHEAD_TOKENS: usize = 128;
 
 /// Most rows that are shared by clusters; more rows fill the GPU by themselves.
 const CLUSTER_ROWS: usize = 32;
@@ -35,6 +41,8 @@ const LONG_SCAN: usize = 4;
 impl Queue<'_> {
     /// A whole step: what one kernel can do of two launches of the plan, it does.
     pub(super) fn enqueue_all(&self, program: &[Op]) -> Result<(), DeviceError> {
+        // A step before this one may have failed halfway.
+        self.join()?;
         let mut rest = program;
         while let [op, behind @ ..] = rest {
             rest = behind;
@@ -83,7 +91,9 @@ impl Queue<'_> {
             }
             Op::Mixer(mixer) => {
                 self.conv1d(&mixer.conv)?;
+                self.expand_ahead(mixer)?;
                 self.scan(&mixer.scan)?;
+                self.join()?;
                 self.gated_norm(&mixer.norm)
             }
             Op::Attention(attention) => self.attention(attention),
@@ -238,14 +248,18 @@ impl Queue<'_> {
         if let Some(launches) = self.resident(linear, rows)? {
             return launches.iter().try_for_each(|(entry, grid, params)| self.launch(*entry, *grid, params));
         }
-        let wide = linear.wide.as_ref().filter(|wide| self.kernels.warpgroups && rows > wide_from(wide));
-        if let Some(wide) = wide {
+        if let Some(wide) = self.widened(linear, rows) {
             return self.wide(wide, rows);
         }
         match self.few_rows(rows) {
             Some(few) => linear.skinny.iter().try_for_each(|params| self.skinny(few, &with_rows(params, rows))),
             None => linear.gemm.iter().try_for_each(|params| self.gemm(&with_rows(params, rows))),
         }
+    }
+
+    /// The linear as W8, if it is multiplied by warpgroup instructions.
+    pub(super) fn widened<'l>(&self, linear: &'l LinearOp, rows: usize) -> Option<&'l WideOp> {
+        linear.wide.as_ref().filter(|wide| self.kernels.warpgroups && rows > wide_from(wide))
     }
 
     /// The kernels for so few rows that reading the weights is what they do; `None` for more.
@@ -300,18 +314,52 @@ impl Queue<'_> {
         self.launch(gemm.entry, Grid::new(tokens, rows, 1).smem(gemm.smem_bytes as usize), params)
     }
 
-    /// Persistent blocks, as many as are resident; expanded weights are in place when they start.
-    fn wide(&self, wide: &WideOp, rows: usize) -> Result<(), DeviceError> {
-        for params in &wide.expand {
-            let threads = params.rows as usize * params.row_bytes as usize / 16;
-            self.launch(entry::EXPAND, per_element(entry::EXPAND, threads), params)?;
+    /// The second stream, if weights are expanded beside the scans of this step.
+    fn ahead(&self) -> Option<&Beside> {
+        self.beside.filter(|_| self.kernels.warpgroups && self.shape.longest >= AHEAD_TOKENS)
+    }
+
+    /// In front of the scan: what is behind it is not needed before it ends.
+    fn expand_ahead(&self, mixer: &MixerOp) -> Result<(), DeviceError> {
+        match self.ahead() {
+            Some(beside) if !mixer.ahead.is_empty() => {
+                beside.fork(self.stream, |stream| self.expand(stream, &mixer.ahead))
+            }
+            _ => Ok(()),
         }
+    }
+
+    /// In front of what follows the scan: its blocks start early and wait, and would leave no room for others.
+    fn join(&self) -> Result<(), DeviceError> {
+        self.beside.map_or(Ok(()), |beside| beside.join(self.stream))
+    }
+
+    pub(super) fn expand(&self, stream: &Stream, weights: &[ExpandParams]) -> Result<(), DeviceError> {
+        weights.iter().try_for_each(|params| {
+            let threads = params.rows as usize * params.row_bytes as usize / 16;
+            self.kernels.launch(stream, entry::EXPAND, per_element(entry::EXPAND, threads), params)
+        })
+    }
+
+    /// A linear of many rows: its expanded weights are in place when it starts.
+    fn wide(&self, wide: &WideOp, rows: usize) -> Result<(), DeviceError> {
+        if !(wide.ahead && self.ahead().is_some()) {
+            self.expand(self.stream, &wide.expand)?;
+        }
+        self.multiply(wide, rows)
+    }
+
+    /// Persistent blocks, as many as are resident.
+    pub(super) fn multiply(&self, wide: &WideOp, rows: usize) -> Result<(), DeviceError> {
         let fits = |kernel: &&Warpgroup| rows <= kernel.tokens as usize;
         let kernel = WARPGROUP.iter().find(fits).unwrap_or(&WARPGROUP[WARPGROUP.len() - 1]);
         let linear = with_tiles(with_rows(&wide.linear, rows), kernel.rows * kernel.cluster);
         let mut params = WarpgroupParams { linear, ..WarpgroupParams::zeroed() };
         params.x = tensor_map(linear.x, linear.k_padded, linear.rows, kernel.tokens / kernel.cluster)?;
         map_weights(&mut params.weights, &linear, kernel.rows)?;
+        if kernel.leaving_bytes > 0 {
+            params.engine_stores = map_results(&mut params.out, &linear)?;
+        }
         let entry = kernel.entries[linear.x_unsigned as usize];
         let tiles = linear.tiles * linear.rows.div_ceil(kernel.tokens);
         let clusters = tiles.min(entry.blocks_per_sm * self.gpu.sm_count / kernel.cluster);

@@ -299,18 +299,35 @@ pub struct Warpgroup {
     pub stages: u32,
     /// Blocks that share their tokens.
     pub cluster: u32,
+    /// Shared memory through which the copy engine stores results; 0 where threads store them.
+    pub leaving_bytes: u32,
 }
 
 /// By tokens of a tile.
 pub const WARPGROUP: [Warpgroup; 3] = [
-    Warpgroup { entries: [WARPGROUP_32_I8, WARPGROUP_32_U8], tokens: 32, rows: 64, stages: 5, cluster: 1 },
-    Warpgroup { entries: [WARPGROUP_64_I8, WARPGROUP_64_U8], tokens: 64, rows: 64, stages: 4, cluster: 1 },
+    Warpgroup {
+        entries: [WARPGROUP_32_I8, WARPGROUP_32_U8],
+        tokens: 32,
+        rows: 64,
+        stages: 5,
+        cluster: 1,
+        leaving_bytes: 0,
+    },
+    Warpgroup {
+        entries: [WARPGROUP_64_I8, WARPGROUP_64_U8],
+        tokens: 64,
+        rows: 64,
+        stages: 4,
+        cluster: 1,
+        leaving_bytes: 0,
+    },
     Warpgroup {
         entries: [PINGPONG_I8, PINGPONG_U8],
         tokens: 128,
         rows: 128,
         stages: PINGPONG_STAGES,
         cluster: PINGPONG_CLUSTER,
+        leaving_bytes: 2 * 2 * 32 * 64 * 4,
     },
 ];
 
@@ -318,9 +335,9 @@ pub const WARPGROUP: [Warpgroup; 3] = [
 pub const WARPGROUP_STAGE_K: u32 = 128;
 
 impl Warpgroup {
-    /// Shared memory of a block: the ring and its barriers, and scales of the tokens of two tiles.
+    /// Shared memory of a block: the ring and its barriers, scales of the tokens of two tiles, and results on their way out.
     pub const fn smem_bytes(&self) -> u32 {
-        self.stages * ((self.rows + self.tokens) * WARPGROUP_STAGE_K + 16) + 2 * self.tokens * 4
+        self.stages * ((self.rows + self.tokens) * WARPGROUP_STAGE_K + 16) + 2 * self.tokens * 4 + self.leaving_bytes
     }
 }
 

@@ -5,8 +5,10 @@ use super::driver::{Event, Memory, Pinned};
 use super::entry::{self, Entry};
 use super::kernels::Grid;
 use super::params::AddParams;
+use super::program::Op;
 use super::vendor::Vendor;
 use crate::device::{DeviceError, SequenceChunk};
+use serde::Serialize;
 
 /// Operations of an mma.sync m16n8k32.
 const MMA_OPS: f64 = 2.0 * 16.0 * 8.0 * 32.0;
@@ -20,10 +22,12 @@ pub struct LaunchTime {
     pub launch: usize,
     /// From the end of the launch before to the end of this one.
     pub elapsed_us: f32,
+    /// What ran beside it for later launches, from its start to its end.
+    pub beside_us: Option<f32>,
 }
 
 /// The sizes of an INT8 matrix product, `rows x k` times `n x k` transposed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Product {
     /// Token rows.
     pub rows: usize,
@@ -31,6 +35,11 @@ pub struct Product {
     pub n: usize,
     /// Columns of both.
     pub k: usize,
+}
+
+pub(super) fn median(mut times: Vec<f32>) -> f32 {
+    times.sort_by(f32::total_cmp);
+    times.get(times.len() / 2).copied().unwrap_or(f32::NAN)
 }
 
 impl Device<'_> {
@@ -52,8 +61,10 @@ impl Device<'_> {
         self.prepare(batch)?;
         let events: Vec<Event> = (0..=self.program.len()).map(|_| Event::new()).collect::<Result<_, _>>()?;
         let mut samples = vec![Vec::with_capacity(repeats); self.program.len()];
+        let mut beside: Vec<Vec<f32>> = Vec::new();
         for _ in 0..=repeats {
-            let queue = self.queue();
+            let queue = self.whole_queue();
+            self.beside.measure();
             events[0].record(&self.stream)?;
             for (op, event) in self.program.iter().zip(&events[1..]) {
                 queue.enqueue(op)?;
@@ -63,13 +74,19 @@ impl Device<'_> {
             for (index, pair) in events.windows(2).enumerate() {
                 samples[index].push(pair[1].elapsed_us(&pair[0])?);
             }
+            let forks = self.beside.measured_us()?;
+            beside.resize(forks.len(), Vec::new());
+            beside.iter_mut().zip(forks).for_each(|(times, elapsed_us)| times.push(elapsed_us));
         }
-        let median = |(launch, mut times): (usize, Vec<f32>)| {
-            times.remove(0); // the first run warms up
-            times.sort_by(f32::total_cmp);
-            LaunchTime { launch, elapsed_us: times[times.len() / 2] }
+        // The first run warms up.
+        let median = |times: Vec<f32>| median(times[1..].to_vec());
+        let mut beside = beside.into_iter().map(median);
+        let expands = |op: &Op| matches!(op, Op::Mixer(mixer) if !mixer.ahead.is_empty());
+        let time = |(launch, times): (usize, Vec<f32>)| {
+            let beside_us = if expands(&self.program[launch]) { beside.next() } else { None };
+            LaunchTime { launch, elapsed_us: median(times), beside_us }
         };
-        Ok(samples.into_iter().enumerate().map(median).collect())
+        Ok(samples.into_iter().enumerate().map(time).collect())
     }
 
     /// Microseconds of one whole step of this batch as [`crate::device::Device::step`] runs it, by the GPU's clock, without
@@ -87,8 +104,7 @@ impl Device<'_> {
                 times.push(end.elapsed_us(&start)?);
             }
         }
-        times.sort_by(f32::total_cmp);
-        Ok(times[times.len() / 2])
+        Ok(median(times))
     }
 
     /// Bytes a second at which the GPU reads its memory: the weights, by a kernel that does nothing else. The best of 5.
@@ -113,7 +129,10 @@ impl Device<'_> {
     pub fn time_vendor(&self, products: &[Product]) -> Result<Vec<Option<f64>>, DeviceError> {
         self.gpu.make_current()?;
         let Some(vendor) = Vendor::open() else { return Ok(vec![None; products.len()]) };
-        products.iter().map(|product| vendor.time(&self.stream, product.rows, product.n, product.k)).collect()
+        let time = |shape: &Product| -> Result<Option<f64>, DeviceError> {
+            Ok(vendor.product(&self.stream, *shape, 1)?.map(|product| f64::from(product.best_us)))
+        };
+        products.iter().map(time).collect()
     }
 
     /// Seconds that the upload of the weights took.

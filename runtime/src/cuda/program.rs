@@ -3,11 +3,12 @@
 use super::batch::Batch;
 use super::buffers::Buffers;
 use super::driver::Gpu;
+use super::expansion::Expanded;
 use super::params::{
     ATTENTION_MAX_PARTS, AddParams, AttentionParams, Conv1dParams, DTYPE_BF16, DTYPE_F16, DTYPE_F32, DTYPE_I8,
     DequantizeParams, EMIT_FLOAT, EMIT_I8, EMIT_U8, EPILOGUE_ACCUMULATE, EPILOGUE_ACCUMULATOR, EPILOGUE_RELU2,
-    EPILOGUE_STORE, EmbedParams, Emit, GatedNormParams, GatedStepParams, MapParams, RmsNormParams, SelectParams,
-    SsmScanParams,
+    EPILOGUE_STORE, EmbedParams, Emit, ExpandParams, GatedNormParams, GatedStepParams, MapParams, RmsNormParams,
+    SelectParams, SsmScanParams,
 };
 use super::scratch::Scratch;
 use super::slots::{Place, Slots};
@@ -50,6 +51,8 @@ pub(super) struct MixerOp {
     pub(super) norm: GatedNormParams,
     /// Whether the linear behind it can do the end of it as well.
     pub(super) taken: bool,
+    /// Weights that may be expanded beside the scan.
+    pub(super) ahead: Vec<ExpandParams>,
 }
 
 impl MixerOp {
@@ -77,6 +80,8 @@ pub(super) struct Resolver<'a> {
     pub(super) slots: &'a Slots,
     pub(super) batch: &'a Batch,
     pub(super) scratch: &'a Scratch,
+    /// Where weights of each launch are expanded.
+    pub(super) places: &'a [Option<Expanded>],
     /// Counters handed out.
     pub(super) counters: Cell<u64>,
 }
@@ -87,7 +92,8 @@ impl Resolver<'_> {
             .plan
             .launches
             .iter()
-            .map(|launch| self.op(&launch.kernel, &launch.origin))
+            .zip(self.places)
+            .map(|(launch, place)| self.op(&launch.kernel, *place, &launch.origin))
             .collect::<Result<_, _>>()?;
         for index in 1..program.len() {
             match &mut program[index - 1..=index] {
@@ -96,10 +102,11 @@ impl Resolver<'_> {
                 _ => {}
             }
         }
+        expand_ahead(&mut program);
         Ok(program)
     }
 
-    fn op(&self, kernel: &Kernel, origin: &str) -> Result<Op, DeviceError> {
+    fn op(&self, kernel: &Kernel, place: Option<Expanded>, origin: &str) -> Result<Op, DeviceError> {
         Ok(match kernel {
             Kernel::Embed { table, out } => Op::Embed(EmbedParams {
                 tokens: self.batch.tokens(),
@@ -134,7 +141,7 @@ impl Resolver<'_> {
                 Op::Map(params, self.rows(*x))
             }
             Kernel::Linear { x, in_features, segments } => {
-                Op::Linear(Box::new(weights::linear(self, *x, *in_features, segments)))
+                Op::Linear(Box::new(weights::linear(self, *x, *in_features, segments, place)))
             }
             Kernel::Dequantize { acc, x_scale, weight_scale, relu2, out } => {
                 let params = DequantizeParams {
@@ -182,6 +189,7 @@ impl Resolver<'_> {
                     scan: self.scan(convolved, self.address(*dt), ssm, shape, *ssm_state, scanned, origin)?,
                     norm: self.gated_norm(scanned, *z, norm_weight.as_ref(), *group_size, *eps, emit),
                     taken: false,
+                    ahead: Vec::new(),
                 }))
             }
             Kernel::Attention { .. } => Op::Attention(Box::new(self.attention(kernel, origin)?)),
@@ -350,6 +358,21 @@ impl Resolver<'_> {
             scale: *scale,
         };
         Ok(AttentionOp { params, dtype })
+    }
+}
+
+/// Gives each mixer the weights that are expanded beside its scan: those of the linears up to the next mixer.
+fn expand_ahead(program: &mut [Op]) {
+    let mut ahead = Vec::new();
+    for op in program.iter_mut().rev() {
+        match op {
+            Op::Linear(linear) => {
+                let found = linear.wide.as_ref().filter(|wide| wide.ahead).map_or(&[][..], |wide| &wide.expand);
+                ahead.splice(0..0, found.iter().copied());
+            }
+            Op::Mixer(mixer) => mixer.ahead = std::mem::take(&mut ahead),
+            _ => {}
+        }
     }
 }
 

@@ -2,7 +2,6 @@
 
 use super::driver::{Gpu, Memory, Stream};
 use super::entry;
-use super::weights;
 use crate::device::DeviceError;
 use crate::plan::{Kernel, Plan};
 
@@ -15,7 +14,7 @@ pub(super) struct Scratch {
     pub(super) part_acc: Memory,
     pub(super) part_top: Memory,
     pub(super) part_sum: Memory,
-    /// W8 made of the W4 weights of one linear.
+    /// W8 made of the W4 weights of linears, at their [`super::expansion::Expanded`].
     pub(super) expanded: Memory,
     /// A counter a launch of a linear, all 0 between launches.
     pub(super) draws: Memory,
@@ -27,9 +26,9 @@ impl Scratch {
         gpu: &Gpu,
         stream: &Stream,
         step_rows: usize,
-        warpgroups: bool,
+        expanded: usize,
     ) -> Result<Scratch, DeviceError> {
-        let (mut channels, mut inner, mut parts, mut part_values, mut expanded) = (0, 0, 0, 0, 0);
+        let (mut channels, mut inner, mut parts, mut part_values) = (0, 0, 0, 0);
         let (mut linears, mut prepared) = (0, 0);
         for launch in &plan.launches {
             match &launch.kernel {
@@ -47,12 +46,7 @@ impl Scratch {
                     parts = parts.max(most);
                     part_values = part_values.max(most * head_dim);
                 }
-                Kernel::Linear { in_features, segments, .. } => {
-                    linears += segments.len();
-                    if warpgroups {
-                        expanded = expanded.max(weights::expanded_bytes(*in_features, segments));
-                    }
-                }
+                Kernel::Linear { segments, .. } => linears += segments.len(),
                 _ => {}
             }
         }

@@ -2,6 +2,7 @@
 //! against.
 
 use super::driver::{Event, Memory, Stream};
+use super::measure::Product;
 use crate::device::DeviceError;
 use libloading::{Library, Symbol};
 use std::ffi::{c_int, c_void};
@@ -93,14 +94,20 @@ impl Vendor {
         (status == 0).then_some(Vendor { library, handle })
     }
 
-    /// Microseconds of `rows x k` times `n x k` transposed, INT8 to INT32: the best run of its best algorithm. `None` where
-    /// it has none for this shape, or no room is left.
-    pub(super) fn time(&self, stream: &Stream, rows: usize, n: usize, k: usize) -> Result<Option<f64>, DeviceError> {
+    /// The product with the fastest of the library's algorithms, each on random bytes of its own in each of so many copies.
+    /// `None` where it has none for this shape, or no room is left.
+    pub(super) fn product(
+        &self,
+        stream: &Stream,
+        shape: Product,
+        copies: usize,
+    ) -> Result<Option<VendorProduct<'_>>, DeviceError> {
+        let Product { rows, n, k } = shape;
         let (Ok(get_heuristic), Ok(matmul)) = (self.heuristics(), self.matmul()) else { return Ok(None) };
         let Some(problem) = Problem::new(&self.library, rows, n, k) else { return Ok(None) };
         let room = |bytes| Memory::allocate(bytes, "the vendor's matrix product");
         let (Ok(x), Ok(weight), Ok(out), Ok(workspace)) =
-            (random(rows * k, stream), random(n * k, stream), room(rows * n * 4), room(WORKSPACE))
+            (random(copies * rows * k, stream), random(copies * n * k, stream), room(rows * n * 4), room(WORKSPACE))
         else {
             return Ok(None);
         };
@@ -124,45 +131,24 @@ impl Vendor {
         if status != 0 {
             return Ok(None);
         }
-        let (alpha, beta) = (1i32, 0i32);
-        let (start, end) = (Event::new()?, Event::new()?);
-        let mut best = f32::INFINITY;
-        for algorithm in found.iter().take(count.max(0) as usize).filter(|found| found.state == 0) {
-            for run in 0..4 {
-                start.record(stream)?;
-                // SAFETY: the layouts describe matrices that fit the allocations; the workspace is as large as was promised.
-                let status = unsafe {
-                    matmul(
-                        self.handle,
-                        problem.operation.object,
-                        (&raw const alpha).cast(),
-                        weight.address() as *const c_void,
-                        problem.weight.object,
-                        x.address() as *const c_void,
-                        problem.x.object,
-                        (&raw const beta).cast(),
-                        out.address() as *const c_void,
-                        problem.out.object,
-                        out.address() as *mut c_void,
-                        problem.out.object,
-                        &algorithm.algorithm,
-                        workspace.address() as *mut c_void,
-                        WORKSPACE,
-                        stream.handle.cast(),
-                    )
-                };
-                end.record(stream)?;
-                stream.synchronize()?;
-                if status != 0 {
-                    break;
-                }
-                // The first run warms up.
-                if run > 0 {
-                    best = best.min(end.elapsed_us(&start)?);
-                }
-            }
-        }
-        Ok(best.is_finite().then_some(f64::from(best)))
+        let handle = self.handle;
+        let algorithm = empty.algorithm;
+        let mut product = VendorProduct {
+            shape,
+            copies,
+            x,
+            weight,
+            handle,
+            matmul,
+            problem,
+            out,
+            workspace,
+            algorithm,
+            best_us: f32::INFINITY,
+        };
+        let usable = found.iter().take(count.max(0) as usize).filter(|found| found.state == 0);
+        product.choose(usable.map(|found| found.algorithm), stream)?;
+        Ok(product.best_us.is_finite().then_some(product))
     }
 
     fn heuristics(&self) -> Result<Symbol<'_, GetHeuristic>, libloading::Error> {
@@ -176,14 +162,90 @@ impl Vendor {
     }
 }
 
+/// A product that can be run again and again.
+pub(super) struct VendorProduct<'l> {
+    shape: Product,
+    copies: usize,
+    x: Memory,
+    weight: Memory,
+    handle: Handle,
+    matmul: Symbol<'l, Matmul>,
+    problem: Problem<'l>,
+    out: Memory,
+    workspace: Memory,
+    algorithm: [u64; 8],
+    /// The best run of its algorithm.
+    pub(super) best_us: f32,
+}
+
+impl VendorProduct<'_> {
+    fn choose(&mut self, algorithms: impl Iterator<Item = [u64; 8]>, stream: &Stream) -> Result<(), DeviceError> {
+        let (start, end) = (Event::new()?, Event::new()?);
+        let mut best = (f32::INFINITY, self.algorithm);
+        for algorithm in algorithms {
+            self.algorithm = algorithm;
+            for run in 0..4 {
+                start.record(stream)?;
+                let done = self.run(stream, run);
+                end.record(stream)?;
+                stream.synchronize()?;
+                if !done {
+                    break;
+                }
+                let elapsed_us = end.elapsed_us(&start)?;
+                // The first run warms up.
+                if run > 0 && elapsed_us < best.0 {
+                    best = (elapsed_us, algorithm);
+                }
+            }
+        }
+        (self.best_us, self.algorithm) = best;
+        Ok(())
+    }
+
+    /// Addresses of x and the weights of copy number `copy`, which count on from the last to the first.
+    pub(super) fn operands(&self, copy: usize) -> (u64, u64) {
+        let (Product { rows, n, k }, copy) = (self.shape, copy % self.copies);
+        (self.x.address() + (copy * rows * k) as u64, self.weight.address() + (copy * n * k) as u64)
+    }
+
+    /// Multiplies a copy; whether the library took it.
+    pub(super) fn run(&self, stream: &Stream, copy: usize) -> bool {
+        let (alpha, beta) = (1i32, 0i32);
+        let (x, weight) = self.operands(copy);
+        // SAFETY: the layouts describe matrices that fit the allocations; the workspace is as large as was promised.
+        let status = unsafe {
+            (self.matmul)(
+                self.handle,
+                self.problem.operation.object,
+                (&raw const alpha).cast(),
+                weight as *const c_void,
+                self.problem.weight.object,
+                x as *const c_void,
+                self.problem.x.object,
+                (&raw const beta).cast(),
+                self.out.address() as *const c_void,
+                self.problem.out.object,
+                self.out.address() as *mut c_void,
+                self.problem.out.object,
+                &self.algorithm,
+                self.workspace.address() as *mut c_void,
+                WORKSPACE,
+                stream.handle.cast(),
+            )
+        };
+        status == 0
+    }
+}
+
 impl Drop for Vendor {
     fn drop(&mut self) {
         destroy(&self.library, b"cublasLtDestroy", self.handle);
     }
 }
 
-/// Random bytes that repeat after the first [`RANDOM_BYTES`]: multiplying zeros takes less power, so the clock would be higher
-/// than it is for weights and activations.
+/// Random bytes that repeat after the first [`RANDOM_BYTES`], spread as quantized weights and activations are, like a bell.
+/// Multiplying zeros takes less power, so the clock would be higher than it is for those.
 fn random(bytes: usize, stream: &Stream) -> Result<Memory, DeviceError> {
     let memory = Memory::allocate(bytes, "the vendor's matrix product")?;
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -191,7 +253,9 @@ fn random(bytes: usize, stream: &Stream) -> Result<Memory, DeviceError> {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        (state >> 32) as u8
+        // Four numbers up to 63: a standard deviation of 28.
+        let sum: i32 = (0..4).map(|part| (state >> (16 + 8 * part) & 63) as i32).sum();
+        ((sum - 126) * 3 / 4) as i8 as u8
     };
     let block: Vec<u8> = (0..bytes.min(RANDOM_BYTES)).map(next).collect();
     stream.upload(memory.address(), &block)?;

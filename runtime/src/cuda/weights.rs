@@ -1,6 +1,7 @@
 //! Weights as the kernels take them, and which kernel takes which.
 
 use super::entry::{self, Entry};
+use super::expansion::Expanded;
 use super::params::{
     EMIT_I8, EmbedParams, Emit, ExpandParams, FORMAT_BF16, FORMAT_F16, FORMAT_F32, FORMAT_W4_GROUP,
     FORMAT_W4_TWO_LEVEL, FORMAT_W8, GATED_CLUSTER, GATED_TURNS, GatedStepParams, LinearParams, LinearSegment,
@@ -70,7 +71,22 @@ fn is_whole_row(emit: &Emit, group_size: u32) -> bool {
 /// A linear of W8 segments, some of which are made of W4 first.
 pub(super) struct WideOp {
     pub(super) expand: Vec<ExpandParams>,
+    /// Whether that may be done beside the scan in front of it.
+    pub(super) ahead: bool,
     pub(super) linear: LinearParams,
+}
+
+impl WideOp {
+    /// The same of other activations, and of W8 weights that are already there, row after row.
+    pub(super) fn on(&self, x: u64, weights: u64) -> WideOp {
+        let mut linear = LinearParams { x, ..self.linear };
+        let mut weight = weights;
+        for segment in &mut linear.segments[..self.linear.segment_count as usize] {
+            segment.weight = weight;
+            weight += u64::from(segment.out_features) * u64::from(segment.row_bytes);
+        }
+        WideOp { expand: Vec::new(), ahead: false, linear }
+    }
 }
 
 /// Most bytes that W4 weights of one linear are expanded to.
@@ -176,7 +192,13 @@ fn segment(resolver: &Resolver<'_>, segment: &Segment, k: usize) -> LinearSegmen
     }
 }
 
-pub(super) fn linear(resolver: &Resolver<'_>, x: Activation, k: usize, segments: &[Segment]) -> LinearOp {
+pub(super) fn linear(
+    resolver: &Resolver<'_>,
+    x: Activation,
+    k: usize,
+    segments: &[Segment],
+    place: Option<Expanded>,
+) -> LinearOp {
     let (data, scale) = match x {
         Activation::Float { data } => (data, 0),
         Activation::Quantized { data, scale } => (data, resolver.address(scale)),
@@ -199,7 +221,7 @@ pub(super) fn linear(resolver: &Resolver<'_>, x: Activation, k: usize, segments:
     let streamed = |params| LinearParams { draws: resolver.counter(), ..params };
     LinearOp {
         rows: resolver.plan.buffer(data).rows,
-        wide: widen(resolver, common, &chosen(true)),
+        wide: widen(resolver, common, &chosen(true), place),
         skinny: launches(true, MAX_SEGMENTS as usize).into_iter().map(streamed).collect(),
         gemm: launches(true, 1),
         scalar: launches(false, 1),
@@ -207,15 +229,19 @@ pub(super) fn linear(resolver: &Resolver<'_>, x: Activation, k: usize, segments:
     }
 }
 
-/// `None` where a segment can be no W8, or its W8 finds no room.
-fn widen(resolver: &Resolver<'_>, common: LinearParams, segments: &[LinearSegment]) -> Option<WideOp> {
-    let mut free = resolver.scratch.expanded.address();
-    let end = free + resolver.scratch.expanded.bytes() as u64;
+/// `None` where a segment can be no W8, or its W8 has no place.
+fn widen(
+    resolver: &Resolver<'_>,
+    common: LinearParams,
+    segments: &[LinearSegment],
+    place: Option<Expanded>,
+) -> Option<WideOp> {
+    let mut free = resolver.scratch.expanded.address() + place.map_or(0, |place| place.offset as u64);
     let (mut wide, mut expand) = (Vec::new(), Vec::new());
     for segment in segments {
         match segment.format {
             FORMAT_W8 => wide.push(*segment),
-            FORMAT_W4_TWO_LEVEL => {
+            FORMAT_W4_TWO_LEVEL if place.is_some() => {
                 let params = ExpandParams {
                     weight: segment.weight,
                     group_scale: segment.group_scale,
@@ -233,8 +259,9 @@ fn widen(resolver: &Resolver<'_>, common: LinearParams, segments: &[LinearSegmen
             _ => return None,
         }
     }
-    let fits = !wide.is_empty() && wide.len() <= MAX_SEGMENTS as usize && free <= end;
-    fits.then(|| WideOp { expand, linear: with_segments(common, &wide) })
+    let fits = !wide.is_empty() && wide.len() <= MAX_SEGMENTS as usize;
+    let ahead = place.is_some_and(|place| place.ahead);
+    fits.then(|| WideOp { expand, ahead, linear: with_segments(common, &wide) })
 }
 
 /// The same segments in tiles of so many rows.

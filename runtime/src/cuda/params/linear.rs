@@ -71,10 +71,14 @@ device_structs! {
         x: TensorMap = "TensorMap x",
         /// Tiles of the weights.
         weights: [TensorMap; 4] = "TensorMap weights[4]",
+        /// Boxes of the results, of the segments whose bit is in `engine_stores`.
+        out: [TensorMap; 4] = "TensorMap out[4]",
         /// The linear; its tiles are those of the kernel.
         linear: LinearParams = "LinearParams linear",
+        /// A bit for each segment whose results the copy engine stores.
+        engine_stores: u32 = "unsigned int engine_stores",
         /// Unused.
-        padding: [u32; 2] = "unsigned int padding[2]",
+        padding: u32 = "unsigned int padding",
     }
 
     /// `Kernel::Linear` with resident activations: all segments W8 or W4 two-level.
