@@ -3,6 +3,7 @@
 pub mod files;
 mod kernels;
 mod report;
+mod smoothing;
 
 use crate::analyze::warn_of_unknown_tensors;
 use crate::auto::{self, AutoArguments, Choice};
@@ -73,14 +74,15 @@ pub fn run(arguments: &Arguments) -> Outcome {
     }
     let calibrated = if output.is_some() || chooses { calibrated(&checkpoint, &options)? } else { None };
     let source: &dyn TensorSource = calibrated.as_ref().map_or(&checkpoint, |calibrated| calibrated);
+    let mut out: Box<dyn Write> =
+        if arguments.auto.json { Box::new(std::io::sink()) } else { Box::new(anstream::stdout()) };
+    out.write_all(smoothing::search(&checkpoint, source, &mut options)?.as_bytes())?;
     if let Some(session) = session.as_ref().filter(|_| chooses) {
         let choice = choose(&arguments.auto, (&checkpoint, source), &options, session, &kernels)?;
         arguments.auto.report(&choice)?;
         options = PipelineOptions { phase: None, recipe: Some(choice.recipe), ..options };
     }
     let mut planned = plan(&arguments.pipeline, chooses, &checkpoint, &options, session.as_ref())?;
-    let mut out: Box<dyn Write> =
-        if arguments.auto.json { Box::new(std::io::sink()) } else { Box::new(anstream::stdout()) };
     out.write_all(report::plan(&checkpoint, &planned, started.elapsed()).as_bytes())?;
     let Some(output) = output else {
         let contents = planned.contents();

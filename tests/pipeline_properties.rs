@@ -10,7 +10,7 @@ use ir::ops::Op;
 use ir::statistics::Statistics;
 use ir::weights::{RotationKind, Rounding};
 use models::{run, statistics};
-use passes::recipe::{KvCache, Override, Rotations, Smoothing, SsmState};
+use passes::recipe::{Alpha, KvCache, Override, Rotations, Smoothing, SsmState};
 use passes::{Phase, PipelineOptions, Precision, Recipe, pipeline};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -72,8 +72,9 @@ fn smoothing() -> impl Strategy<Value = Smoothing> {
     let pattern = select(vec!["down_proj", "o_proj", "out_proj", r"\.(down|out|o)_proj$", "nothing"]);
     (select(vec![None, Some(false), Some(true)]), 0.0..=1.0, pattern).prop_map(|(enabled, alpha, pattern)| Smoothing {
         enabled,
-        alpha,
+        alpha: Alpha::Share(alpha),
         pattern: pattern.to_owned(),
+        ..Smoothing::default()
     })
 }
 

@@ -5,6 +5,7 @@ pub mod instantiate;
 pub mod kernels;
 pub mod nvrtc;
 pub mod plan;
+pub mod smoothing;
 pub mod target;
 pub mod weights;
 pub mod writer;

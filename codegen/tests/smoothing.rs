@@ -17,7 +17,7 @@ use ir::ops::Op;
 use ir::statistics::{InputStatistics, Statistics};
 use ir::types::NemoType;
 use ir::weights::{RotationKind, WeightExpr};
-use passes::recipe::{Rotations, Smoothing};
+use passes::recipe::{Alpha, Rotations, Smoothing};
 use passes::{PipelineOptions, Recipe, pipeline};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -149,7 +149,7 @@ fn keeps_the_function(pattern: &'static str, targets: &str, rotation: &Rotations
         let context = ir::irdl::context();
         let statistics = Arc::new(statistics(&import(&context, &checkpoint).unwrap(), model.seed));
         let plain = Recipe::default();
-        let smooth = Smoothing { alpha, ..smooth.clone() };
+        let smooth = Smoothing { alpha: Alpha::Share(alpha), ..smooth.clone() };
         let recipe = Recipe { smooth, rotation: rotation.clone(), ..Recipe::default() };
         let smoothed = compiled(&checkpoint, &recipe, Some(&statistics));
         prop_assert_eq!(scaled(&smoothed), tensors);

@@ -32,8 +32,11 @@
 //!
 //! [smooth]                   # with calibration statistics
 //! enabled = true             # false for none; only inputs of linears that are quantized when absent
-//! alpha = 0.5                # 0 levels the weights, 1 the activations
+//! alpha = 0.5                # 0 levels the weights, 1 the activations; "search" for the best of each activation
 //! match = '\.(down_proj|o_proj)$'
+//!
+//! [smooth.alphas]            # exceptions by name, none when absent
+//! "layers.1.mixer.down_proj" = 0.4
 //! ```
 
 mod error;
@@ -45,7 +48,7 @@ mod states;
 pub use error::RecipeError;
 pub use rotation::Rotations;
 pub use rounding::{Gptq, Roundings};
-pub use smooth::Smoothing;
+pub use smooth::{Alpha, Smoothing};
 pub use states::{KvCache, SsmState};
 
 use crate::precision::Precision;
@@ -209,8 +212,8 @@ impl Recipe {
         if !is_legal {
             return Err(RecipeError::GroupSize { file: file.to_owned(), found: self.group_size });
         }
-        if !(0.0..=1.0).contains(&self.smooth.alpha) {
-            return Err(RecipeError::Alpha { file: file.to_owned(), found: self.smooth.alpha.to_string() });
+        if let Some(found) = self.smooth.bad_share() {
+            return Err(RecipeError::Alpha { file: file.to_owned(), found });
         }
         let pattern = |pattern: &str, error: regex::Error| RecipeError::Pattern {
             file: file.to_owned(),
@@ -315,15 +318,31 @@ mod tests {
         assert!(!toml::to_string(&Recipe::new(Phase::Mixed)).unwrap().contains("smooth"));
         let text = "phase = 3\n[smooth]\nenabled = false\nalpha = 0.25\nmatch = 'o_proj'";
         let recipe = Recipe::parse(text, "recipe.toml").unwrap();
-        assert_eq!(recipe.smooth, Smoothing { enabled: Some(false), alpha: 0.25, pattern: "o_proj".to_owned() });
+        let (alpha, pattern) = (Alpha::Share(0.25), "o_proj".to_owned());
+        let expected = Smoothing { enabled: Some(false), alpha, pattern, ..Smoothing::default() };
+        assert_eq!(recipe.smooth, expected);
         assert_eq!(Recipe::parse(&toml::to_string(&recipe).unwrap(), "again").unwrap(), recipe);
         let json = serde_json::to_string(&recipe).unwrap();
         assert_eq!(serde_json::from_str::<Recipe>(&json).unwrap(), recipe);
     }
 
     #[test]
+    fn reads_back_a_search_for_alpha_and_what_it_found() {
+        let text = "[smooth]\nalpha = 'search'\n[smooth.alphas]\n'layers.1.mixer.down_proj' = 0.3";
+        let recipe = Recipe::parse(text, "recipe.toml").unwrap();
+        assert_eq!(recipe.smooth.alpha, Alpha::Search);
+        assert_eq!(recipe.smooth.alphas["layers.1.mixer.down_proj"], 0.3);
+        assert_eq!(Recipe::parse(&toml::to_string(&recipe).unwrap(), "again").unwrap(), recipe);
+        let json = serde_json::to_string(&recipe).unwrap();
+        assert_eq!(serde_json::from_str::<Recipe>(&json).unwrap(), recipe);
+        assert_eq!(Recipe::parse("[smooth]\nalpha = 1", "recipe.toml").unwrap().smooth.alpha, Alpha::Share(1.0));
+    }
+
+    #[test]
     fn refuses_shares_out_of_range_and_bad_patterns_of_smoothing() {
         assert!(refused("[smooth]\nalpha = 1.5").contains("alpha of [smooth] is 1.5, expected 0 to 1"));
+        assert!(refused("[smooth]\nalpha = 'most'").contains("is `most`, expected 0 to 1, or `search`"));
+        assert!(refused("[smooth.alphas]\nx = -0.1").contains("alpha of [smooth] is -0.1 for x"));
         assert!(refused("[smooth]\nalpha = nan").contains("NaN"));
         assert!(refused("[smooth]\nmatch = '('").contains("not a regular expression"));
     }

@@ -15,6 +15,9 @@
 //! Query heads that read one value head share its factors. The factors are symbolic: code generation computes them from
 //! the statistics of calibration and the checkpoint.
 //!
+//! How much moves, `alpha`, is an attribute of the factors, and is the recipe's: one for all, or by name. A search for it
+//! needs tensors' values, so it happens before the passes and its result is a recipe; unsearched it is refused.
+//!
 //! Does not fire on linears that the recipe does not name, that stay float (unless it says `enabled = true`) or that
 //! are smoothed already, nor where anything else reads what would be scaled. Refuses to smooth norms of a residual
 //! stream that is rotated: the weight of such a norm cannot stay. Legal because `relu2(a / sqrt(s)) = relu2(a) / s` for
@@ -25,7 +28,7 @@
 use crate::assign_precision::{decide, names};
 use crate::copy;
 use crate::precision::Precision;
-use crate::recipe::Recipe;
+use crate::recipe::{Alpha, Recipe};
 use crate::uses::{Uses, key};
 use ir::IrError;
 use ir::melior::{
@@ -69,17 +72,15 @@ impl Pass for Smooth {
         let wanted = self.wanted(module)?;
         let is_wanted = |linear: views::Linear<'_, '_>| wanted.iter().any(|name| *name == linear.name());
         for op in ops(module)? {
-            if let Some(fold) = find(op, &uses, &is_wanted) {
-                self.check(&fold)?;
-                plan.add(fold);
+            if let Some(found) = find(op, &uses, &is_wanted) {
+                self.check(&found)?;
+                plan.add(Fold { alpha: self.alpha(&found)?, ..found });
             }
         }
         if plan.folds.is_empty() {
             return Ok(None);
         }
-        let new =
-            rewrite::<IrError>(context, module, |rewriter, op| plan.rewrite(self.recipe.smooth.alpha, rewriter, op))?;
-        Ok(Some(new))
+        Ok(Some(rewrite::<IrError>(context, module, |rewriter, op| plan.rewrite(rewriter, op))?))
     }
 }
 
@@ -89,9 +90,27 @@ impl Smooth {
         let smooth = &self.recipe.smooth;
         let regex = smooth.regex().map_err(|error| refuse(error.to_string(), None))?;
         let names = names(module)?;
+        if let Some(unknown) = smooth.alphas.keys().find(|name| !names.contains(name)) {
+            let help = format!("names are {}", names.join(", "));
+            return Err(refuse(format!("alphas of [smooth] name `{unknown}`, which is no linear"), Some(&help)).into());
+        }
         let decided = decide(&self.recipe, &names)?;
         let stays_float = |name: &String| smooth.enabled.is_none() && decided.get(name) == Some(&Precision::Float);
         Ok(names.into_iter().filter(|name| regex.is_match(name) && !stays_float(name)).collect())
+    }
+
+    /// How much of the range of a fold's activation moves.
+    fn alpha(&self, fold: &Fold<'_, '_>) -> Result<f64, PassFailure> {
+        let smooth = &self.recipe.smooth;
+        let named = fold.readers.iter().find_map(|reader| smooth.alphas.get(&reader.name()).copied());
+        match (named, smooth.alpha) {
+            (Some(share), _) | (None, Alpha::Share(share)) => Ok(share),
+            (None, Alpha::Search) => {
+                let help = "nemoc compile searches when it calibrates; without weights give alpha a number from 0 to 1";
+                let message = format!("alpha of the input of {} is still to be searched for", fold.readers[0].name());
+                Err(refuse(message, Some(help)).into())
+            }
+        }
     }
 
     /// What would fail later, in terms of the model.
@@ -135,9 +154,11 @@ struct Fold<'c, 'm> {
     readers: Vec<views::Linear<'c, 'm>>,
     /// The tensor under which the first reader's input was measured.
     tensor: String,
+    /// How much of its range moves.
+    alpha: f64,
 }
 
-/// The fold whose activation an op makes.
+/// The fold whose activation an op makes, its alpha still open.
 fn find<'c, 'm>(
     op: Op<'c, 'm>,
     uses: &Uses<'c, 'm>,
@@ -159,7 +180,7 @@ fn find<'c, 'm>(
     let mut readers = Vec::new();
     let fits = is_plain_float(y) && collect(y, uses, &mut readers) && readers.iter().all(|reader| is_wanted(*reader));
     let tensor = WeightExpr::of(readers.first()?.weight())?.tensor_name().to_owned();
-    fits.then_some(Fold { source, readers, tensor })
+    fits.then_some(Fold { source, readers, tensor, alpha: 0.0 })
 }
 
 /// The linear that makes a value which nothing else than one op reads, if its rows can be scaled.
@@ -248,9 +269,9 @@ impl<'c: 'm, 'm> Plan<'c, 'm> {
         self.readers.get(&key(value)).map(|index| &self.folds[*index])
     }
 
-    fn rewrite(&self, alpha: f64, rewriter: &mut Rewriter<'c, '_>, op: Op<'c, '_>) -> Result<Action, IrError> {
+    fn rewrite(&self, rewriter: &mut Rewriter<'c, '_>, op: Op<'c, '_>) -> Result<Action, IrError> {
         let at = op.operation().location();
-        let mut smoothing = Smoothing { rewriter, alpha, at };
+        let mut smoothing = Smoothing { rewriter, at };
         match op {
             Op::Linear(linear) => smoothing.linear(linear, self.reader(linear.y()), self.source(linear.y())),
             Op::RmsNorm(norm) => match self.source(norm.y()) {
@@ -275,7 +296,6 @@ fn is_copied(rewriter: &Rewriter<'_, '_>, op: Op<'_, '_>) -> bool {
 /// The rewrite of one op.
 struct Smoothing<'r, 'c, 'n> {
     rewriter: &'r mut Rewriter<'c, 'n>,
-    alpha: f64,
     at: Location<'c>,
 }
 
@@ -354,7 +374,8 @@ impl<'c: 'n, 'n> Smoothing<'_, 'c, 'n> {
         }
         let maxima = other.unwrap_or_else(|| panic!("bug: nothing reads what is smoothed"));
         let value = vector(if once { columns / share as usize } else { columns });
-        let factors = build::SmoothFactors { absmax, columns: maxima, alpha: self.alpha, power, share, block, value };
+        let alpha = fold.alpha;
+        let factors = build::SmoothFactors { absmax, columns: maxima, alpha, power, share, block, value };
         Ok(self.rewriter.builder().push(factors, self.at)?.value())
     }
 

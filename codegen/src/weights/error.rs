@@ -92,7 +92,7 @@ pub enum WeightError {
 }
 
 impl WeightError {
-    pub(super) fn invalid(weight: &str, problem: impl Into<String>) -> Self {
+    pub(crate) fn invalid(weight: &str, problem: impl Into<String>) -> Self {
         WeightError::Invalid { weight: weight.into(), problem: problem.into() }
     }
 }

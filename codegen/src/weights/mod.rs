@@ -36,6 +36,7 @@ pub use quantize::{
 pub(crate) use quantize::{Q_MAX, S_MAX};
 pub(crate) use random::SplitMix64;
 pub use rotation::{NoTensors, Orthogonal};
+pub(crate) use shape::matrix;
 pub use shape::shape;
 
 use crate::writer::ArtifactWriter;

@@ -63,7 +63,7 @@ pub fn shape(weight: &str, expr: &WeightExpr) -> Result<Vec<usize>, WeightError>
 }
 
 /// The shape of an expression that must be a matrix.
-pub(super) fn matrix(weight: &str, expr: &WeightExpr) -> Result<[usize; 2], WeightError> {
+pub(crate) fn matrix(weight: &str, expr: &WeightExpr) -> Result<[usize; 2], WeightError> {
     let found = shape(weight, expr)?;
     <[usize; 2]>::try_from(found)
         .map_err(|found| WeightError::invalid(weight, format!("has shape {found:?}, expected a matrix")))

@@ -62,7 +62,7 @@ impl RecipeError {
     pub fn help(&self) -> &'static str {
         match self {
             RecipeError::Syntax { .. } => {
-                "keys are phase, group_size, kv_cache, ssm_state, fold_norms, rounding, [[override]] match, precision and rounding, [gptq] damping, act_order, clip, refit and sweeps, [rotation] kind, residual, value_output, query_key, out_proj, down_proj and seed, [smooth] enabled, alpha and match"
+                "keys are phase, group_size, kv_cache, ssm_state, fold_norms, rounding, [[override]] match, precision and rounding, [gptq] damping, act_order, clip, refit and sweeps, [rotation] kind, residual, value_output, query_key, out_proj, down_proj and seed, [smooth] enabled, alpha, match and alphas"
             }
             RecipeError::GroupSize { .. } => "128 is the usual choice; 64 and 32 are finer and larger",
             RecipeError::Alpha { .. } => "0.5 shares the range equally between activations and weights",
