@@ -7,6 +7,7 @@ mod artifact;
 
 use artifact::{artifact, device};
 use codegen::plan::{Compiled, plan_of};
+use codegen::smoothing::{best, share_costs};
 use codegen::weights::Calibrated;
 use frontend::synth::{SynthOptions, synthesize};
 use frontend::{Checkpoint, import::import};
@@ -18,14 +19,15 @@ use ir::statistics::{InputStatistics, Statistics};
 use ir::types::NemoType;
 use ir::weights::{RotationKind, WeightExpr};
 use passes::recipe::{Alpha, Rotations, Smoothing};
-use passes::{PipelineOptions, Recipe, pipeline};
+use passes::{Phase, PipelineOptions, Recipe, pipeline};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::RngSeed;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use runtime::generate::logits;
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -157,6 +159,50 @@ fn keeps_the_function(pattern: &'static str, targets: &str, rotation: &Rotations
         let error = worst(&run(&smoothed, &checkpoint, &statistics), &expected);
         prop_assert!(error > 0.0 && error <= TOLERANCE, "relative error {:e}", error);
     });
+}
+
+/// What the search finds for a model of 4 and 8 bits.
+fn searched(checkpoint: &Checkpoint, recipe: &Recipe, statistics: &Arc<Statistics>) -> BTreeMap<String, f64> {
+    let recipe = Recipe { phase: Phase::Aggressive, group_size: 32, ..recipe.clone() };
+    let Compiled { weights, parameters, .. } = compiled(checkpoint, &recipe, Some(statistics));
+    let source = Calibrated::new(checkpoint, statistics);
+    let shares = [0.0, 0.25, 0.5, 0.75, 1.0];
+    let found = share_costs((&weights, &parameters), &source, statistics, &shares, &mut |_, _| ()).unwrap();
+    found.into_iter().map(|found| (found.name, best(&found.costs).unwrap().alpha)).collect()
+}
+
+#[test]
+fn alphas_that_were_searched_for_keep_the_function() {
+    let config = ProptestConfig {
+        cases: 8,
+        rng_seed: RngSeed::Fixed(8_100_852_737),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let kinds = select(vec![None, Some(RotationKind::RandomHadamard)]);
+    let seen = RefCell::new(BTreeSet::new());
+    proptest!(config, |(model in model("M-*-"), kind in kinds)| {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoint = synthetic(&model, folder.path());
+        let context = ir::irdl::context();
+        let statistics = Arc::new(statistics(&import(&context, &checkpoint).unwrap(), model.seed));
+        let pattern = r"\.(down_proj|o_proj|out_proj)$".to_owned();
+        let smooth = Smoothing { enabled: Some(true), pattern, ..Smoothing::default() };
+        let recipe = Recipe { smooth, rotation: Rotations { kind, ..Rotations::default() }, ..Recipe::default() };
+        let alphas = searched(&checkpoint, &recipe, &statistics);
+        prop_assert_eq!(alphas.len(), 4);
+        seen.borrow_mut().extend(alphas.values().map(|alpha| (4.0 * alpha) as u32));
+        let smooth = Smoothing { alpha: Alpha::Search, alphas: alphas.clone(), ..recipe.smooth.clone() };
+        let smoothed = compiled(&checkpoint, &Recipe { smooth, ..recipe }, Some(&statistics));
+        for (name, alpha) in alphas {
+            let weight = smoothed.weights.iter().find(|weight| weight.name == name).unwrap();
+            prop_assert!(format!("{:?}", weight.expr).contains(&format!("alpha: {alpha:?}")), "{} has another alpha", name);
+        }
+        let expected = run(&compiled(&checkpoint, &Recipe::default(), None), &checkpoint, &statistics);
+        let error = worst(&run(&smoothed, &checkpoint, &statistics), &expected);
+        prop_assert!(error > 0.0 && error <= TOLERANCE, "relative error {:e}", error);
+    });
+    assert!(seen.borrow().len() > 1, "every search gave the same alpha: {seen:?}");
 }
 
 fn synthetic(model: &Model, folder: &Path) -> Checkpoint {

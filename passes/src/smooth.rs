@@ -91,8 +91,9 @@ impl Smooth {
         let regex = smooth.regex().map_err(|error| refuse(error.to_string(), None))?;
         let names = names(module)?;
         if let Some(unknown) = smooth.alphas.keys().find(|name| !names.contains(name)) {
-            let help = format!("names are {}", names.join(", "));
-            return Err(refuse(format!("alphas of [smooth] name `{unknown}`, which is no linear"), Some(&help)).into());
+            let help = names.last().map(|last| format!("names are whole, like {last}"));
+            let message = format!("alphas of [smooth] name `{unknown}`, which is no linear of this model");
+            return Err(refuse(message, help.as_deref()).into());
         }
         let decided = decide(&self.recipe, &names)?;
         let stays_float = |name: &String| smooth.enabled.is_none() && decided.get(name) == Some(&Precision::Float);

@@ -103,6 +103,26 @@ fn rounds_as_the_recipe_says() {
 }
 
 #[test]
+fn searches_for_the_alpha_of_each_layer_and_keeps_it_in_the_recipe() {
+    let dir = tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (recipe, output, ir) = (path("r.toml"), path("m.nemo"), path("ir"));
+    std::fs::write(&recipe, "phase = 2\nrounding = 'rtn'\n[smooth]\nalpha = 'search'\n").unwrap();
+    let compile = ["compile", "--kernels", "none", "examples/nano", "--recipe", &recipe, "-o", &output];
+    let few = ["--calibration-samples", "4", "--calibration-length", "64", "--dump-ir", &ir];
+    let found = stdout(&[&compile[..], &few].concat());
+    assert!(found.contains("alpha of smoothing") && found.contains("layers.1.mixer.down_proj"), "{found}");
+    let stored = std::fs::read(&output).unwrap();
+    let stored = String::from_utf8_lossy(&stored);
+    assert!(stored.contains("[smooth.alphas]") && !stored.contains("search"), "the recipe has no alphas");
+    let dumped = std::fs::read_dir(&ir).unwrap().map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap());
+    let smoothed = dumped.filter(|text| text.contains("nemo.smooth_factors")).count();
+    assert!(smoothed > 0, "no module has factors");
+    let none = ["--calibration", "none"];
+    nemoc().args([&compile[..], &none].concat()).assert().success().stderr(contains("alpha is not searched for"));
+}
+
+#[test]
 fn refuses_statistics_of_other_weights_of_the_same_shape() {
     let dir = tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
