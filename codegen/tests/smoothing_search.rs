@@ -125,8 +125,7 @@ fn measured(setup: &Setup, format: StorageFormat, is_rotated: bool, alpha: f64) 
     let factors = evaluator.parameter(&parameter).unwrap();
     let exact = evaluator.values("down_proj", &weights[0].expr).unwrap();
     let packed = evaluator.rounded_to_nearest(&weights[0]).unwrap();
-    let rounded =
-        dequantize(format, ROWS, CHANNELS, &packed.weight, &packed.group_scale, &packed.scale).unwrap();
+    let rounded = dequantize(format, ROWS, CHANNELS, &packed.weight, &packed.group_scale, &packed.scale).unwrap();
     let matrix = Orthogonal::new(&rotation(), &source).unwrap();
     let (mut errors, mut outputs) = (0.0, 0.0);
     for token in &setup.tokens {

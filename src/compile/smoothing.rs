@@ -23,7 +23,8 @@ pub fn search(
     options: &mut PipelineOptions,
 ) -> Result<String, Failure> {
     let mut recipe = options.recipe();
-    if recipe.smooth.alpha != Alpha::Search || recipe.smooth.enabled == Some(false) || recipe.phase == Phase::Reference {
+    if recipe.smooth.alpha != Alpha::Search || recipe.smooth.enabled == Some(false) || recipe.phase == Phase::Reference
+    {
         return Ok(String::new());
     }
     let Some(statistics) = options.statistics.clone() else {
@@ -34,10 +35,11 @@ pub fn search(
     let at_half = PipelineOptions { recipe: Some(recipe.clone()), ..options.clone() };
     let (compiled, _) = compiled(checkpoint, passes::pipeline(&at_half))?;
     let bar = count_bar("smoothing");
-    let found = share_costs((&compiled.weights, &compiled.parameters), source, &statistics, &shares(), &mut |done, total| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-    })?;
+    let found =
+        share_costs((&compiled.weights, &compiled.parameters), source, &statistics, &shares(), &mut |done, total| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        })?;
     bar.finish_and_clear();
     let text = show(&found, &recipe);
     for Smoothed { name, costs } in &found {
@@ -51,8 +53,9 @@ pub fn search(
 
 /// What was found, and what half of the range would have cost.
 fn show(found: &[Smoothed], recipe: &Recipe) -> String {
-    let percent = |cost: Option<ShareCost>| cost.map_or_else(String::new, |c| format!("{:.3} %", 100.0 * c.relative()));
-    let mut drawn = table(&["smoothed input of", "alpha>", "expected error>", "at alpha 0.5>", "weights>", "activations>"]);
+    let percent = |errors: f64, of: &ShareCost| format!("{:.3} %", 100.0 * errors / of.outputs.max(f64::MIN_POSITIVE));
+    let mut drawn =
+        table(&["smoothed input of", "alpha>", "expected error>", "at alpha 0.5>", "weights>", "activations>"]);
     for Smoothed { name, costs } in found {
         if recipe.smooth.alphas.contains_key(name) {
             continue;
@@ -62,8 +65,8 @@ fn show(found: &[Smoothed], recipe: &Recipe) -> String {
         drawn.add_row([
             name.clone(),
             best.alpha.to_string(),
-            percent(Some(best)),
-            percent(costs.iter().copied().find(|cost| cost.alpha == 0.5)),
+            percent(best.errors(), &best),
+            costs.iter().find(|cost| cost.alpha == 0.5).map_or_else(String::new, |half| percent(half.errors(), &best)),
             part(best.weights + best.source),
             part(best.activations),
         ]);

@@ -58,7 +58,7 @@ pub struct ShareCost {
     pub activations: f64,
     /// Errors of the weight that makes the activation.
     pub source: f64,
-    /// The outputs themselves.
+    /// The outputs themselves, as the mean squares of rotated channels have them: about the same for every share.
     pub outputs: f64,
 }
 
@@ -66,11 +66,6 @@ impl ShareCost {
     /// All errors.
     pub fn errors(&self) -> f64 {
         self.weights + self.activations + self.source
-    }
-
-    /// Energy of all errors relative to that of the outputs.
-    pub fn relative(&self) -> f64 {
-        if self.outputs > 0.0 { self.errors() / self.outputs } else { 0.0 }
     }
 }
 
@@ -103,9 +98,8 @@ pub fn share_costs(
 /// The share that loses least; of those that lose the same, the one nearest to a half.
 pub fn best(costs: &[ShareCost]) -> Option<ShareCost> {
     let from_half = |cost: &ShareCost| (cost.alpha - 0.5).abs();
-    let order = |a: &ShareCost, b: &ShareCost| {
-        a.errors().total_cmp(&b.errors()).then(from_half(a).total_cmp(&from_half(b)))
-    };
+    let order =
+        |a: &ShareCost, b: &ShareCost| a.errors().total_cmp(&b.errors()).then(from_half(a).total_cmp(&from_half(b)));
     costs.iter().copied().min_by(order)
 }
 
@@ -257,8 +251,12 @@ struct Columns {
 impl RoundedWeight {
     fn columns(&self) -> Columns {
         let block = BLOCK_ROWS * self.cols;
-        let parts: Vec<Columns> =
-            self.exact.par_chunks(block).zip(self.rounded.par_chunks(block)).map(|(w, q)| self.energies(w, q)).collect();
+        let parts: Vec<Columns> = self
+            .exact
+            .par_chunks(block)
+            .zip(self.rounded.par_chunks(block))
+            .map(|(w, q)| self.energies(w, q))
+            .collect();
         let none = Columns { values: vec![0.0; self.cols], errors: vec![0.0; self.cols] };
         parts.iter().fold(none, |mut sum, part| {
             add(&mut sum.values, &part.values);
@@ -293,4 +291,3 @@ impl RoundedWeight {
 fn add(sums: &mut [f64], values: &[f64]) {
     sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
 }
-
