@@ -70,6 +70,11 @@ DEVICE void copy_bulk(u32 dst, const void *src, u32 bytes, u64 *barrier) {
                : "memory");
 }
 
+// Into L2 alone.
+DEVICE void prefetch_bulk(const void *src, u32 bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(src), "r"(bytes) : "memory");
+}
+
 DEVICE u32 cluster_size() {
   u32 size;
   asm("mov.u32 %0, %%cluster_nctaid.x;" : "=r"(size));

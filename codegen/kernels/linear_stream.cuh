@@ -77,6 +77,12 @@ struct TileScales {
   DEVICE u32 all_bytes() const { return bytes + (rows ? TILE_ROWS * 4 : 0); }
 };
 
+// Brings weights that a launch behind will ask for into L2, while the memory has nothing else to do.
+DEVICE void prefetch_next(const LinearParams &p) {
+  u32 first = (blockIdx.x * WARP + lane_id()) * ROW_BYTES, step = gridDim.x * WARP * ROW_BYTES;
+  for (u32 at = first; at < p.next_bytes; at += step) prefetch_bulk((const u8 *)p.next + at, ROW_BYTES);
+}
+
 // The warp that requests. The scales of a tile come with its first stage: its slot has long been left when that is free.
 template <bool DRAWS> DEVICE void produce(const LinearParams &p, Shared &shared, u8 *group_scales) {
   static_assert(STREAM_SCALE_STAGES > STAGES, "a tile may be a stage");
@@ -113,6 +119,7 @@ template <bool DRAWS> DEVICE void produce(const LinearParams &p, Shared &shared,
     if (DRAWS && lane == 0 && draw == p.tiles - 1) *p.draws = 0;
     tile.index = gridDim.x + (DRAWS ? __shfl_sync(FULL_MASK, draw, 0) : tile.index);
   }
+  prefetch_next(p);
   if (LATE_DEPENDENTS) pdl_launch_dependents();
 }
 

@@ -114,7 +114,7 @@ struct Gated {
     if (block <= 1) return;
 #pragma unroll
     for (u32 t = 0; t < TURNS; t++) hadamard::butterflies<8>(v[t]);
-    for (u32 half = PIECE; half < block; half *= 2) exchange(v, (float *)(x + p.norm.emit.n), half);
+    for (u32 half = PIECE; half < block; half *= 4) exchange(v, (float *)(x + p.norm.emit.n), half, block);
     float norm = 1.0f / sqrtf((float)block);
 #pragma unroll
     for (u32 t = 0; t < TURNS; t++)
@@ -122,8 +122,9 @@ struct Gated {
       for (u32 r = 0; r < 8; r++) v[t][r] *= norm;
   }
 
-  // One step of a rotation whose pairs are in different pieces.
-  DEVICE void exchange(float (&v)[TURNS][8], float *row, u32 half) const {
+  // One step of a rotation whose pairs are in different pieces, or two: then the other half of the second step's pair is
+  // made here as well.
+  DEVICE void exchange(float (&v)[TURNS][8], float *row, u32 half, u32 block) const {
 #pragma unroll
     for (u32 t = 0; t < TURNS; t++) {
       if (!there(t)) continue;
@@ -135,12 +136,17 @@ struct Gated {
 #pragma unroll
     for (u32 t = 0; t < TURNS; t++) {
       if (!there(t)) continue;
-      float other[8], sign = column(t) & half ? -1.0f : 1.0f;
+      float other[8], far[8], sign = column(t) & half ? -1.0f : 1.0f, far_sign = column(t) & 2 * half ? -1.0f : 1.0f;
       load8<DTYPE_F32>(row, column(t) ^ half, other);
 #pragma unroll
       for (u32 r = 0; r < 8; r++) v[t][r] = fmaf(sign, v[t][r], other[r]);
+      if (2 * half >= block) continue;
+      load8<DTYPE_F32>(row, column(t) ^ 2 * half, far);
+      load8<DTYPE_F32>(row, column(t) ^ 3 * half, other);
+#pragma unroll
+      for (u32 r = 0; r < 8; r++) v[t][r] = fmaf(far_sign, v[t][r], fmaf(sign, far[r], other[r]));
     }
-    consumers_barrier();
+    if (4 * half < block) consumers_barrier();
   }
 
   // Largest magnitude of the whole row.

@@ -9,27 +9,25 @@
 
 namespace scan {
 
-// Window and weights of a channel, requested before the launch before has finished.
+// What the window adds to a channel, before the launch before has finished. As conv1d adds: the newest comes last.
 struct Channel {
-  float w[CONV_MAX_TAPS], seen[CONV_MAX_TAPS], bias;
+  float sum, weight;
 
   DEVICE void load(const Conv1dParams &p, const float *state, u32 c) {
     u32 back = p.taps - 1;
+    float w[CONV_MAX_TAPS - 1], seen[CONV_MAX_TAPS - 1];
 #pragma unroll
-    for (u32 j = 0; j < CONV_MAX_TAPS; j++) {
-      w[j] = j <= back ? p.weight[(u64)c * p.taps + j] : 0.0f;
+    for (u32 j = 0; j < CONV_MAX_TAPS - 1; j++) {
+      w[j] = j < back ? p.weight[(u64)c * p.taps + j] : 0.0f;
       seen[j] = j < back ? state[(u64)c * back + j] : 0.0f;
     }
-    bias = p.bias ? p.bias[c] : 0.0f;
+    weight = p.weight[(u64)c * p.taps + back];
+    sum = p.bias ? p.bias[c] : 0.0f;
+#pragma unroll
+    for (u32 j = 0; j < CONV_MAX_TAPS - 1; j++) sum = fmaf(w[j], seen[j], sum);
   }
 
-  // As conv1d adds.
-  DEVICE float convolve(float newest, u32 back) {
-    float sum = bias;
-#pragma unroll
-    for (u32 j = 0; j < CONV_MAX_TAPS; j++) sum = fmaf(w[j], j == back ? newest : seen[j], sum);
-    return silu(sum);
-  }
+  DEVICE float convolve(float newest) const { return silu(fmaf(weight, newest, sum)); }
 };
 
 // Columns a block convolves: B, C, then `rows` of x.
@@ -76,7 +74,7 @@ template <int J, bool NARROW> DEVICE void ssm_scan_step(const ScanStepParams &q)
     u32 at = i * THREADS + threadIdx.x;
     if (at < columns.count()) {
       float newest = q.conv.x[(u64)sequence * q.conv.channels + columns.channel(at)];
-      convolved[at] = channels[i].convolve(newest, q.conv.taps - 1);
+      convolved[at] = channels[i].convolve(newest);
     }
   }
   __syncthreads();

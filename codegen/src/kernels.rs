@@ -59,7 +59,7 @@ pub const FILES: &[KernelFile] = files![
     "linear_stream_many.cuh",
     "linear_stream_norm.cuh",
     "linear_warpgroup.cuh",
-    "map_rotated.cuh",
+    "map_registers.cuh",
     "mma.cuh",
     "norm_row.cuh",
     "rows.cuh",
@@ -88,7 +88,12 @@ pub const KERNELS: &[KernelRow] = table! {
     "rows.cuh", "AddParams" { ADD => "add"; READ_MEMORY => "read_memory"; }
     "rows.cuh", "RmsNormParams" { RMS_NORM => "rms_norm"; }
     "rows.cuh", "MapParams" { MAP => "map"; }
-    "map_rotated.cuh", "MapParams" { MAP_ROTATED => "map_rotated_256"; }
+    "map_registers.cuh", "MapParams" {
+        MAP_PLAIN => "map_registers_row<false, MAP_ROW_WARPS, MAP_ROW_TURNS>";
+        MAP_ROTATED => "map_registers_row<true, MAP_ROW_WARPS, MAP_ROW_TURNS>";
+        MAP_PART_PLAIN => "map_registers_row<false, MAP_PART_WARPS, MAP_PART_TURNS>";
+        MAP_PART_ROTATED => "map_registers_row<true, MAP_PART_WARPS, MAP_PART_TURNS>";
+    }
     "rows.cuh", "GatedNormParams" { GATED_RMS_NORM => "gated_rms_norm"; }
     "rows.cuh", "GatedStepParams" { GATED_RMS_NORM_STEP => "gated_rms_norm_step"; }
     "rows.cuh", "DequantizeParams" { DEQUANTIZE => "dequantize"; }

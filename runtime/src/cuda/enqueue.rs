@@ -6,10 +6,10 @@ use super::driver::{Gpu, Stream};
 use super::entry::{self, Entry, GEMM_BLOCK_M, WARPGROUP, Warpgroup};
 use super::kernels::{Grid, Kernels};
 use super::params::{
-    CONV_CHUNK, Conv1dParams, DTYPE_F32, EMIT_U8, Emit, ExpandParams, FORMAT_W8, GATED_CLUSTER, GatedLinearParams,
-    GatedNormParams, GatedStepParams, LONG_SCAN_WARPS, LinearParams, MANY_TILE_ROWS, MANY_TOKENS, MAP_ROTATED_TURNS,
-    MapParams, NormLinearParams, SCAN_WARPS, STREAM_MAX_GROUPS, STREAM_SCALE_STAGES, ScanStepParams, SsmScanParams,
-    WarpgroupParams,
+    CONV_CHUNK, Conv1dParams, DTYPE_F32, Emit, ExpandParams, FORMAT_W8, GATED_CLUSTER, GatedLinearParams,
+    GatedNormParams, GatedStepParams, LONG_SCAN_WARPS, LinearParams, MANY_TILE_ROWS, MANY_TOKENS, MAP_PART_TURNS,
+    MAP_PART_WARPS, MAP_ROW_TURNS, MAP_ROW_WARPS, MapParams, NormLinearParams, SCAN_WARPS, STREAM_MAX_GROUPS,
+    STREAM_SCALE_STAGES, ScanStepParams, SsmScanParams, WarpgroupParams,
 };
 use super::program::{MixerOp, Op, RowCount};
 use super::tensor_map::{map_results, map_weights, tensor_map};
@@ -136,12 +136,17 @@ impl Queue<'_> {
     fn map(&self, params: &MapParams, count: RowCount) -> Result<(), DeviceError> {
         let emit = &params.emit;
         let grid = self.per_row(count.rows, emit, 1);
-        let room = entry::MAP_ROTATED.threads / 32 * MAP_ROTATED_TURNS * 256;
-        let whole = emit.hadamard_block == 256 && emit.n == emit.n_padded && emit.n / grid.cluster <= room;
-        if whole && emit.format != EMIT_U8 {
-            return self.launch(entry::MAP_ROTATED, grid.smem(0), params);
-        }
-        self.launch(entry::MAP, grid, params)
+        let part = emit.n / grid.cluster;
+        let fits = |warps, turns| emit.n == emit.n_padded && part.is_multiple_of(8) && part <= warps * turns * 256;
+        let shared = grid.cluster > 1 && fits(MAP_PART_WARPS, MAP_PART_TURNS);
+        let entry = match emit.hadamard_block {
+            0 | 1 if shared => entry::MAP_PART_PLAIN,
+            256 if shared => entry::MAP_PART_ROTATED,
+            0 | 1 if fits(MAP_ROW_WARPS, MAP_ROW_TURNS) => entry::MAP_PLAIN,
+            256 if fits(MAP_ROW_WARPS, MAP_ROW_TURNS) => entry::MAP_ROTATED,
+            _ => return self.launch(entry::MAP, grid, params),
+        };
+        self.launch(entry, grid.smem(0), params)
     }
 
     fn gated_norm(&self, params: &GatedNormParams) -> Result<(), DeviceError> {
@@ -393,7 +398,9 @@ fn row_linear_smem(before: &Before, params: &LinearParams) -> u32 {
 }
 
 pub(super) fn with_rows(params: &LinearParams, rows: usize) -> LinearParams {
-    LinearParams { rows: rows as u32, ..*params }
+    // More rows are made in launches of their own: by then the linear reads weights itself.
+    let next_bytes = if rows == 1 { params.next_bytes } else { 0 };
+    LinearParams { rows: rows as u32, next_bytes, ..*params }
 }
 
 fn per_element(entry: Entry, elements: usize) -> Grid {

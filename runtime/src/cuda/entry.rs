@@ -2,10 +2,10 @@
 
 use super::params::{
     ATTENTION_DECODE_WARPS, GATED_CLUSTER, GATED_SHARED_BYTES, LONG_SCAN_WARPS, MANY_ROW_BYTES, MANY_STAGES,
-    MANY_TILE_ROWS, MANY_TOKENS, NORM_MAX_COLUMNS, PINGPONG_CLUSTER, PINGPONG_STAGES, RESIDENT_TOKENS, RESIDENT_WARPS,
-    SCAN_CHUNK_COLUMNS, SCAN_CHUNK_ROWS, SCAN_CHUNK_WARPS, SCAN_MANY_ROWS, SCAN_MANY_STAGES, SCAN_STAGE_TOKENS,
-    SCAN_WARPS, SKINNY_STAGES, SKINNY_TILE_ROWS, SKINNY_WARPS, STREAM_ROW_BYTES, STREAM_SCALE_STAGES, STREAM_STAGES,
-    STREAM_WARPS,
+    MANY_TILE_ROWS, MANY_TOKENS, MAP_PART_WARPS, MAP_ROW_WARPS, NORM_MAX_COLUMNS, PINGPONG_CLUSTER, PINGPONG_STAGES,
+    RESIDENT_TOKENS, RESIDENT_WARPS, SCAN_CHUNK_COLUMNS, SCAN_CHUNK_ROWS, SCAN_CHUNK_WARPS, SCAN_MANY_ROWS,
+    SCAN_MANY_STAGES, SCAN_STAGE_TOKENS, SCAN_WARPS, SKINNY_STAGES, SKINNY_TILE_ROWS, SKINNY_WARPS, STREAM_ROW_BYTES,
+    STREAM_SCALE_STAGES, STREAM_STAGES, STREAM_WARPS,
 };
 
 /// A `__global__` function.
@@ -63,7 +63,13 @@ entries! {
     /// Activation and emit.
     MAP = "map", 512, 1;
     /// Activation, rotation in blocks of 256 columns, and quantization.
-    MAP_ROTATED = "map_rotated", 512, 1;
+    MAP_ROTATED = "map_rotated", MAP_ROW_WARPS * 32, 1;
+    /// Activation and quantization of a row in registers.
+    MAP_PLAIN = "map_plain", MAP_ROW_WARPS * 32, 1;
+    /// As `MAP_ROTATED`, of a part of a row.
+    MAP_PART_ROTATED = "map_part_rotated", MAP_PART_WARPS * 32, 4;
+    /// As `MAP_PLAIN`, of a part of a row.
+    MAP_PART_PLAIN = "map_part_plain", MAP_PART_WARPS * 32, 4;
     /// Gated group RMSNorm and emit.
     GATED_RMS_NORM = "gated_rms_norm", 512, 1;
     /// Gated group RMSNorm and emit, then the new windows of the convolution.

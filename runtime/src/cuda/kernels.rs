@@ -79,6 +79,9 @@ impl Kernels {
             })?;
             functions.insert(entry.name, function);
             allow_shared_memory(gpu, function)?;
+            if DECODE.iter().any(|start| entry.name.starts_with(start)) {
+                prefer_shared_memory(function)?;
+            }
         }
         let used = RefCell::default();
         let (hopper, warpgroups) = (gpu.capability.0 >= 9 && target != FALLBACK, target == "sm_90a");
@@ -221,6 +224,31 @@ fn allow_shared_memory(gpu: &Gpu, function: sys::CUfunction) -> Result<(), Devic
     let most = gpu.smem_per_block as i32 - fixed;
     // SAFETY: the function is of a loaded module.
     let set = unsafe { sys::cuFuncSetAttribute(function, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, most) };
+    set.result().map_err(failed("cuFuncSetAttribute"))
+}
+
+/// How the names of the kernels of decode steps start.
+const DECODE: [&str; 12] = [
+    "embed",
+    "select_outputs",
+    "linear_stream",
+    "linear_resident",
+    "ssm_scan_step",
+    "ssm_scan_many",
+    "map",
+    "rms_norm",
+    "gated_rms_norm",
+    "attention_decode",
+    "attention_whole",
+    "attention_combine",
+];
+
+/// All of an SM's memory that can be shared: a kernel that wants another part of it waits until the SM is empty. Kernels that have
+/// many loads in flight in the L1 cache lose bandwidth by it.
+fn prefer_shared_memory(function: sys::CUfunction) -> Result<(), DeviceError> {
+    let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+    // SAFETY: the function is of a loaded module.
+    let set = unsafe { sys::cuFuncSetAttribute(function, attribute, 100) };
     set.result().map_err(failed("cuFuncSetAttribute"))
 }
 

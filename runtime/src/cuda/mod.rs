@@ -16,6 +16,7 @@ mod greedy;
 mod kernels;
 mod measure;
 pub mod params;
+mod prefetch;
 mod program;
 mod race;
 mod resident;

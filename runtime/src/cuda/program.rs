@@ -10,6 +10,7 @@ use super::params::{
     EPILOGUE_STORE, EmbedParams, Emit, ExpandParams, GatedNormParams, GatedStepParams, MapParams, RmsNormParams,
     SelectParams, SsmScanParams,
 };
+use super::prefetch;
 use super::scratch::Scratch;
 use super::slots::{Place, Slots};
 use super::tensors::Tensors;
@@ -103,6 +104,7 @@ impl Resolver<'_> {
             }
         }
         expand_ahead(&mut program);
+        prefetch::prepare(&mut program);
         Ok(program)
     }
 

@@ -87,8 +87,14 @@ device_constants! {
     NORM_MAX_COLUMNS = 5120;
     /// Pieces of 128 columns of a row that a block normalizes.
     NORM_MAX_PIECES = 512;
-    /// Blocks of 256 columns that a warp of a rotating map keeps in registers.
-    MAP_ROTATED_TURNS = 6;
+    /// Warps of a block of a map that takes a row.
+    MAP_ROW_WARPS = 16;
+    /// Pieces of 256 columns that each of them keeps in registers.
+    MAP_ROW_TURNS = 6;
+    /// Warps of a block of a map that takes a part of a row.
+    MAP_PART_WARPS = 8;
+    /// Pieces of 256 columns that each of them keeps in registers.
+    MAP_PART_TURNS = 3;
     /// Groups of a gated norm.
     GATED_MAX_GROUPS = 256;
     /// Time steps a block of the convolution computes.

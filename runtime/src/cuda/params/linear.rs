@@ -39,6 +39,8 @@ device_structs! {
         x_scale: Address = "const float *x_scale",
         /// Tiles drawn by the blocks of the streaming linear; 0 between launches.
         draws: Address = "unsigned int *draws",
+        /// Weights of a launch behind this one, to be brought into L2.
+        next: Address = "const void *next",
         /// Columns of x.
         k: u32 = "unsigned int k",
         /// Columns of 8-bit x in memory.
@@ -53,8 +55,8 @@ device_structs! {
         tiles: u32 = "unsigned int tiles",
         /// Shared memory for the group scales of a tile of the streaming linear.
         scale_bytes: u32 = "unsigned int scale_bytes",
-        /// Unused.
-        padding: u32 = "unsigned int padding",
+        /// Bytes of `next`.
+        next_bytes: u32 = "unsigned int next_bytes",
         /// The weights.
         segments: [LinearSegment; 4] = "LinearSegment segments[4]",
     }
@@ -78,7 +80,7 @@ device_structs! {
         /// A bit for each segment whose results the copy engine stores.
         engine_stores: u32 = "unsigned int engine_stores",
         /// Unused.
-        padding: u32 = "unsigned int padding",
+        padding: [u32; 15] = "unsigned int padding[15]",
     }
 
     /// `Kernel::Linear` with resident activations: all segments W8 or W4 two-level.
@@ -96,7 +98,7 @@ device_structs! {
         /// Room for the group scales of a tile.
         scale_bytes: u32 = "unsigned int scale_bytes",
         /// Unused.
-        padding: [u32; 15] = "unsigned int padding[15]",
+        padding: [u32; 13] = "unsigned int padding[13]",
     }
 
     /// W4 two-level weights to W8.
