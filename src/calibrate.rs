@@ -1,5 +1,6 @@
 //! `nemoc calibrate`: how large the activations of a model are on a text; and what `compile` shares with it.
 
+mod place;
 mod session;
 
 pub use session::{CalibrationArguments, Sensitivities, Session};
@@ -31,6 +32,8 @@ pub struct Arguments {
     /// Also measure the covariances that rotations of kind klt are made of.
     #[arg(long)]
     covariance: bool,
+    #[command(flatten)]
+    place: place::PlaceArguments,
     /// The file to write.
     #[arg(short, long, value_name = "STATS.safetensors")]
     output: PathBuf,
@@ -41,18 +44,19 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let checkpoint = Checkpoint::open(&arguments.checkpoint)?;
     checkpoint.require_weights()?;
     let Arguments { text, samples, length, seed, .. } = arguments;
-    let session = Session::open(&checkpoint, text.as_deref(), *samples, *length, *seed)?;
+    let session = Session::open(&checkpoint, arguments.place.open()?, text.as_deref(), *samples, *length, *seed)?;
     let statistics = session.statistics(&checkpoint, arguments.covariance)?;
     statistics
         .save(&arguments.output)
         .map_err(|error| Failure::at(arguments.output.display(), format!("{error}\nhelp: {}", error.help())))?;
     writeln!(
         anstream::stdout(),
-        "{}: inputs of {} weights on {} tokens, in {}",
+        "{}: inputs of {} weights on {} tokens, in {} on {}",
         arguments.output.display(),
         statistics.inputs.len(),
         count((session.tokens()) as u64),
-        elapsed(started.elapsed())
+        elapsed(started.elapsed()),
+        session.place()
     )?;
     Ok(())
 }

@@ -95,7 +95,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         Some(session) => {
             let started = Instant::now();
             let rounded = session.round(&checkpoint, source, &options, &planned.compiled)?;
-            out.write_all(report::calibrated(&rounded, session.tokens(), started.elapsed()).as_bytes())?;
+            out.write_all(report::calibrated(&rounded, session, started.elapsed()).as_bytes())?;
             arguments.calibration.report(&rounded)?;
             rounded.packed
         }

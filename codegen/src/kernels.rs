@@ -43,9 +43,12 @@ pub const FILES: &[KernelFile] = files![
     "emit.cuh",
     "emit_cluster.cuh",
     "epilogue.cuh",
+    "float_tile.cuh",
+    "gram.cuh",
     "hadamard.cuh",
     "int8_peak.cuh",
     "linear_expand.cuh",
+    "linear_float.cuh",
     "linear_gemm.cuh",
     "linear_pingpong.cuh",
     "linear_pingpong_store.cuh",
@@ -62,6 +65,7 @@ pub const FILES: &[KernelFile] = files![
     "map_registers.cuh",
     "mma.cuh",
     "norm_row.cuh",
+    "observe.cuh",
     "rows.cuh",
     "scan_chunk.cuh",
     "scan_chunk_stage.cuh",
@@ -226,6 +230,15 @@ pub const KERNELS: &[KernelRow] = table! {
         SCALAR_1 => "linear_scalar<1>";
         SCALAR_8 => "linear_scalar<8>";
     }
+    "linear_float.cuh", "LinearParams" {
+        FLOAT_F32 => "linear_float<DTYPE_F32>";
+        FLOAT_F16 => "linear_float<DTYPE_F16>";
+        FLOAT_BF16 => "linear_float<DTYPE_BF16>";
+    }
+    "gram.cuh", "GramParams" { GRAM => "gram"; }
+    "observe.cuh", "ObserveParams" { OBSERVE_ROWS => "observe_rows"; }
+    "observe.cuh", "LackParams" { OBSERVE_RESIDUAL => "observe_residual"; }
+    "observe.cuh", "ChannelParams" { OBSERVE_CHANNELS => "observe_channels"; }
     "linear_gemm.cuh", "LinearParams" {
         GEMM_W8_I8 => "linear_gemm<FORMAT_W8, 128, 3, false>";
         GEMM_W8_U8 => "linear_gemm<FORMAT_W8, 128, 3, true>";

@@ -26,6 +26,12 @@ pub struct CompiledKernels {
     pub usage: Vec<KernelUsage>,
 }
 
+impl runtime::cuda::KernelImages for CompiledKernels {
+    fn image(&self, target: &str) -> Option<&[u8]> {
+        (target == self.target.name()).then_some(&self.image)
+    }
+}
+
 /// NVRTC, loaded.
 #[derive(Debug)]
 pub struct Compiler {

@@ -3,8 +3,8 @@
 mod nano;
 
 use codegen::calibrate::{
-    CalibrateError, Models, Rounded, STEP_TOKENS, Settings, collect_covariances, collect_statistics, round_weights,
-    sequences,
+    CalibrateError, Machine, Models, Rounded, STEP_TOKENS, Settings, collect_covariances, collect_statistics,
+    round_weights, sequences,
 };
 use codegen::plan::Compiled;
 use codegen::weights::{Evaluator, dequantize};
@@ -25,7 +25,8 @@ fn rounded(options: &PipelineOptions, settings: Settings, threads: usize) -> (Co
     let tokens = tokens();
     let sequences = sequences(&tokens, 4, 64, 0).unwrap();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    let rounded = pool.install(|| round_weights(models, &checkpoint, &sequences, settings, &mut |_, _| ()).unwrap());
+    let rounded = pool
+        .install(|| round_weights(Machine::Cpu, models, &checkpoint, &sequences, settings, &mut |_, _| ()).unwrap());
     (quantized, rounded)
 }
 
@@ -83,7 +84,8 @@ fn measures_the_input_of_every_linear_under_the_name_of_its_tensor() {
     let compiled = compiled(&checkpoint, pipeline(&options));
     let tokens = tokens();
     let windows = sequences(&tokens, 4, 64, 0).unwrap();
-    let inputs = collect_statistics(&compiled, &checkpoint, &windows, STEP_TOKENS, &mut |_, _| ()).unwrap();
+    let inputs =
+        collect_statistics(Machine::Cpu, &compiled, &checkpoint, &windows, STEP_TOKENS, &mut |_, _| ()).unwrap();
     // The embedding comes first.
     for weight in &compiled.weights[1..] {
         let columns = codegen::weights::shape(&weight.name, &weight.expr).unwrap()[1];
@@ -103,7 +105,9 @@ fn measures_a_covariance_for_every_rotation_that_can_follow_it() {
     let windows = sequences(&tokens, 4, 64, 0).unwrap();
     let measure = |threads: usize, step_tokens: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| collect_covariances(&compiled, &checkpoint, &windows, step_tokens, &mut |_, _| ()).unwrap())
+        pool.install(|| {
+            collect_covariances(Machine::Cpu, &compiled, &checkpoint, &windows, step_tokens, &mut |_, _| ()).unwrap()
+        })
     };
     let found = measure(1, STEP_TOKENS);
     assert!(found == measure(3, STEP_TOKENS), "it depends on the number of threads");
@@ -139,7 +143,8 @@ fn refuses_plans_of_different_models() {
     let tokens = tokens();
     let sequences = sequences(&tokens, 1, 32, 0).unwrap();
     let models = Models { reference: &reference, quantized: &quantized };
-    let error = round_weights(models, &checkpoint, &sequences, Settings::default(), &mut |_, _| ()).unwrap_err();
+    let error =
+        round_weights(Machine::Cpu, models, &checkpoint, &sequences, Settings::default(), &mut |_, _| ()).unwrap_err();
     assert!(matches!(error, CalibrateError::UnknownTensor { .. }), "{error}");
 }
 
@@ -150,7 +155,8 @@ fn statistics_of_long_sequences_in_steps_are_those_of_one_whole_pass() {
     let compiled = compiled(&checkpoint, pipeline(&options));
     let tokens = tokens();
     let windows = sequences(&tokens, 2, 700, 0).unwrap();
-    let collect = |step| collect_statistics(&compiled, &checkpoint, &windows, step, &mut |_, _| ()).unwrap();
+    let collect =
+        |step| collect_statistics(Machine::Cpu, &compiled, &checkpoint, &windows, step, &mut |_, _| ()).unwrap();
     let whole = collect(1400);
     // Several steps a sequence, the last one shorter; and a step of one sequence each.
     for step in [256, 699, 700] {
@@ -193,9 +199,11 @@ fn refuses_activations_that_are_not_finite_by_the_name_of_the_first_such_input()
     let source = Damaged { checkpoint, norm };
     let tokens = tokens();
     let sequences = sequences(&tokens, 2, 64, 0).unwrap();
-    let measured = collect_statistics(&phase_0, &source, &sequences, STEP_TOKENS, &mut |_, _| ()).unwrap_err();
+    let measured =
+        collect_statistics(Machine::Cpu, &phase_0, &source, &sequences, STEP_TOKENS, &mut |_, _| ()).unwrap_err();
     assert!(measured.to_string().contains("are not finite on the calibration text"), "{measured}");
     let models = Models { reference: &reference, quantized: &quantized };
-    let rounded = round_weights(models, &source, &sequences, Settings::default(), &mut |_, _| ()).unwrap_err();
+    let rounded =
+        round_weights(Machine::Cpu, models, &source, &sequences, Settings::default(), &mut |_, _| ()).unwrap_err();
     assert!(matches!(&rounded, CalibrateError::NotFinite { .. } | CalibrateError::Weight(_)), "{rounded}");
 }

@@ -8,6 +8,7 @@ pub mod device;
 pub mod eval;
 pub mod generate;
 pub mod memory;
+pub mod observe;
 pub mod plan;
 pub mod synthetic;
 mod table;

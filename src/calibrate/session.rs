@@ -1,5 +1,6 @@
 //! A model and the sequences it is calibrated on.
 
+use super::place::{Place, PlaceArguments};
 use crate::compile::files::{digest_of, folder_of};
 use crate::failure::{Failure, Outcome, warn};
 use crate::pipeline::compiled;
@@ -12,6 +13,7 @@ use codegen::calibrate::{
 };
 use codegen::plan::Compiled;
 use frontend::Checkpoint;
+use frontend::names::Role;
 use ir::statistics::Statistics;
 use ir::weights::{StorageFormat, StoredWeight, TensorSource};
 use passes::recipe::Gptq;
@@ -37,6 +39,10 @@ const TEXT: &str = include_str!("text.txt");
 
 /// What a parameter costs for each token, on one core: measured on nano and mini, both models and the sums.
 const SECONDS_PER_TOKEN_PARAMETER: f64 = 3e-10;
+/// What a weight `[m, k]` costs for each of `m k^2`, on one core: measured at the widths of the 8B model.
+const SECONDS_PER_ROUNDING: f64 = 4e-10;
+/// What a parameter costs for each token on a GPU.
+const GPU_SECONDS_PER_TOKEN_PARAMETER: f64 = 5e-13;
 /// Without being asked to, `compile` calibrates no longer than this.
 const PATIENCE: Duration = Duration::from_secs(2 * 3600);
 
@@ -62,6 +68,8 @@ pub struct CalibrationArguments {
     /// Print how long the parts of rounding by GPTQ took, for each linear, to stderr.
     #[arg(long)]
     time_rounding: bool,
+    #[command(flatten)]
+    place: PlaceArguments,
 }
 
 impl CalibrationArguments {
@@ -86,7 +94,11 @@ impl CalibrationArguments {
         // A run for each weight, half of the model in the mean, without the sums of calibration.
         let probed = checkpoint.config().layers.len() * PROBES.min(samples) * length / 2;
         let tokens = samples * length;
-        let estimate = estimate(checkpoint.parameters(), if chooses { 2 * tokens + probed } else { tokens });
+        let place = self.place.open()?;
+        let estimate = match place.is_gpu() && !chooses {
+            true => estimate_on_gpu(checkpoint, tokens),
+            false => estimate(checkpoint.parameters(), if chooses { 2 * tokens + probed } else { tokens }),
+        };
         if estimate > PATIENCE && self.calibration_samples.is_none() {
             warn(&format!(
                 "calibrating on this machine would take about {}: weights are rounded to nearest\n\
@@ -96,7 +108,7 @@ impl CalibrationArguments {
             return Ok(None);
         }
         let text = self.calibration_text.as_deref();
-        Session::open(checkpoint, text, samples, length, self.calibration_seed).map(Some)
+        Session::open(checkpoint, place, text, samples, length, self.calibration_seed).map(Some)
     }
 
     /// Statistics of a file, or measured.
@@ -141,12 +153,24 @@ fn estimate(parameters: u64, tokens: usize) -> Duration {
     Duration::from_secs_f64(SECONDS_PER_TOKEN_PARAMETER * parameters as f64 * tokens as f64 / threads)
 }
 
+/// Rounding alone stays on the CPU.
+fn estimate_on_gpu(checkpoint: &Checkpoint, tokens: usize) -> Duration {
+    let work = |[rows, columns]: [usize; 2]| rows as f64 * (columns as f64).powi(2);
+    let weights = checkpoint.tensors().iter().filter(|tensor| tensor.role != Role::Embedding);
+    let matrices = weights.filter_map(|tensor| <[usize; 2]>::try_from(&tensor.shape[..]).ok());
+    let rounding = SECONDS_PER_ROUNDING * matrices.map(work).sum::<f64>();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    let models = GPU_SECONDS_PER_TOKEN_PARAMETER * checkpoint.parameters() as f64 * tokens as f64;
+    Duration::from_secs_f64(rounding / threads + models)
+}
+
 fn tokenizer_path(checkpoint: &Checkpoint) -> PathBuf {
     folder_of(checkpoint).join(TOKENIZER_TENSOR)
 }
 
 /// Token sequences of a text.
 pub struct Session {
+    place: Place,
     tokens: Vec<u32>,
     samples: usize,
     length: usize,
@@ -158,6 +182,7 @@ impl Session {
     /// Reads and tokenizes the text.
     pub fn open(
         checkpoint: &Checkpoint,
+        place: Place,
         text: Option<&Path>,
         samples: usize,
         length: usize,
@@ -173,7 +198,7 @@ impl Session {
             Failure::at(path.display(), format!("cannot read the tokenizer: {error}\nhelp: {help}"))
         })?;
         let tokens = Tokenizer::from_bytes(&bytes)?.encode(&content)?;
-        let session = Session { tokens, samples, length, seed, text: text_digest(&content) };
+        let session = Session { place, tokens, samples, length, seed, text: text_digest(&content) };
         session.sequences()?;
         Ok(session)
     }
@@ -183,11 +208,17 @@ impl Session {
         self.samples * self.length
     }
 
+    /// Where the model runs, for people.
+    pub fn place(&self) -> String {
+        self.place.description()
+    }
+
     /// For the provenance of an artifact.
     pub fn describe(&self, recipe: &Recipe) -> String {
         let Session { samples, length, seed, text, .. } = self;
         let what = if recipe.rounds_to_nearest() { "activations measured" } else { "gptq" };
-        format!("{what} on {samples} x {length} tokens, seed {seed}, text {text}")
+        let place = if self.place.is_gpu() { ", activations on a GPU" } else { "" };
+        format!("{what} on {samples} x {length} tokens, seed {seed}, text {text}{place}")
     }
 
     fn sequences(&self) -> Result<Vec<&[u32]>, Failure> {
@@ -199,13 +230,17 @@ impl Session {
         let options = PipelineOptions { phase: Some(Phase::Reference), ..PipelineOptions::default() };
         let (compiled, _) = compiled(checkpoint, passes::pipeline(&options))?;
         let bar = count_bar("measuring activations");
-        let inputs = collect_statistics(&compiled, checkpoint, &self.sequences()?, STEP_TOKENS, &mut |done, total| {
+        let sequences = self.sequences()?;
+        let progress = |done: usize, total: usize| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
+        };
+        let inputs = self.place.run(|machine| {
+            collect_statistics(machine, &compiled, checkpoint, &sequences, STEP_TOKENS, &mut { progress })
         })?;
         let covariances = if covariance {
-            collect_covariances(&compiled, checkpoint, &self.sequences()?, STEP_TOKENS, &mut |done, _| {
-                bar.set_position(done as u64);
+            self.place.run(|machine| {
+                collect_covariances(machine, &compiled, checkpoint, &sequences, STEP_TOKENS, &mut { progress })
             })?
         } else {
             BTreeMap::new()
@@ -259,10 +294,14 @@ impl Session {
         let models = Models { reference: &reference, quantized };
         let settings = settings(&options.recipe().gptq);
         let bar = count_bar("rounding weights");
-        let rounded = round_weights(models, source, &self.sequences()?, settings, &mut |done, total| {
+        let progress = |done: usize, total: usize| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
-        })?;
+        };
+        let sequences = self.sequences()?;
+        let rounded = self
+            .place
+            .run(|machine| round_weights(machine, models, source, &sequences, settings, &mut { progress }))?;
         bar.finish_and_clear();
         Ok(rounded)
     }

@@ -1,6 +1,7 @@
 //! What `compile` prints.
 
 use super::Planned;
+use crate::calibrate::Session;
 use crate::inspect::memory;
 use crate::table::{bytes, count, elapsed, table};
 use codegen::calibrate::Rounded;
@@ -31,15 +32,16 @@ pub fn plan(checkpoint: &Checkpoint, planned: &Planned, time: Duration) -> Strin
 }
 
 /// What calibration did.
-pub fn calibrated(rounded: &Rounded, tokens: usize, time: Duration) -> String {
+pub fn calibrated(rounded: &Rounded, session: &Session, time: Duration) -> String {
     if rounded.linears.is_empty() {
         return "calibrated: no weight is rounded by GPTQ\n".to_owned();
     }
     let head = rounded.linears.last().map_or_else(String::new, |head| {
         format!("; the input of {} is off by {:.2} %", head.name, 100.0 * head.input_error)
     });
-    let (weights, tokens) = (rounded.linears.len(), count(tokens as u64));
-    format!("calibrated: {weights} weights rounded by GPTQ on {tokens} tokens in {}{head}\n", elapsed(time))
+    let (weights, tokens) = (rounded.linears.len(), count(session.tokens() as u64));
+    let (time, place) = (elapsed(time), session.place());
+    format!("calibrated: {weights} weights rounded by GPTQ on {tokens} tokens in {time}, the models on {place}{head}\n")
 }
 
 /// Sizes by storage format, without weights.

@@ -84,6 +84,19 @@ fn says_that_a_checkpoint_without_tokenizer_is_rounded_to_nearest() {
 }
 
 #[test]
+fn refuses_a_gpu_that_is_not_there() {
+    let dir = tempdir().unwrap();
+    let output = dir.path().join("out");
+    let output = output.to_str().unwrap();
+    let calibrate = ["calibrate", "examples/nano", "-o", output];
+    refuses(&[&calibrate[..], &["--device", "cuda:99"]].concat(), &["CUDA failed", "help: "]);
+    refuses(&[&calibrate[..], &["--device", "cpu", "--gpu", "0"]].concat(), &["contradicts --device", "help: "]);
+    let compile = ["compile", "examples/nano", "--phase", "2", "--kernels", "none", "-o", output];
+    refuses(&[&compile[..], &["--device", "cuda:99"]].concat(), &["CUDA failed", "help: "]);
+    assert!(!std::path::Path::new(output).exists());
+}
+
+#[test]
 fn rounds_as_the_recipe_says() {
     let dir = tempdir().unwrap();
     let (recipe, output) = (dir.path().join("r.toml"), dir.path().join("m.nemo"));

@@ -1,11 +1,11 @@
-use super::gram::Gram;
 use super::statistics::Steps;
-use super::{BLOCK_TOKENS, CalibrateError, Run};
+use super::{BLOCK_TOKENS, CalibrateError, Machine, Run};
 use crate::plan::Compiled;
 use crate::weights::PackedWeights;
 use ir::weights::TensorSource;
 use rayon::prelude::*;
 use runtime::plan::{Activation, BufferId, Kernel, Launch};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// Runs a float model over sequences and measures covariances, by the name of the rotation that they are for: of the
@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 /// # Errors
 /// When the model cannot be run or its activations are not finite.
 pub fn collect_covariances(
+    machine: Machine<'_>,
     compiled: &Compiled,
     source: &dyn TensorSource,
     sequences: &[&[u32]],
@@ -26,13 +27,14 @@ pub fn collect_covariances(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<BTreeMap<String, Vec<f32>>, CalibrateError> {
     let mut sums = BTreeMap::new();
-    let text = Steps { sequences, step_tokens };
-    text.run(compiled, source, progress, &mut |run, progress| measure_step(run, &mut sums, progress))?;
+    let text = Steps { machine, sequences, step_tokens };
+    text.run(compiled, source, progress, &mut |run, progress| measure_step(machine, run, &mut sums, progress))?;
     sums.into_iter().map(|(name, sum)| sum.mean(&name).map(|mean| (name, mean))).collect()
 }
 
 /// Runs the launches of a step up to the last one, the head, whose logits are of no use.
 fn measure_step(
+    machine: Machine<'_>,
     run: &mut Run<'_>,
     sums: &mut BTreeMap<String, Sum>,
     progress: &mut dyn FnMut(usize),
@@ -42,8 +44,8 @@ fn measure_step(
         run.advance(&PackedWeights::new())?;
         progress(run.launches.next());
         if let Some((name, rows)) = rotated(launch) {
-            let (values, cols) = (run.launches.floats(rows.buffer), run.launches.cols(rows.buffer));
-            sums.entry(name).or_default().add(values, rows.size.unwrap_or(cols), rows.normalizes);
+            let (values, [_, cols]) = (run.launches.floats(rows.buffer)?, run.launches.shape(rows.buffer));
+            sums.entry(name).or_default().add(machine, &values, rows.size.unwrap_or(cols), rows.normalizes)?;
         }
     }
     Ok(())
@@ -81,20 +83,21 @@ struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, values: &[f32], size: usize, normalizes: bool) {
-        let mut gram = Gram::new(size, 0);
-        for block in values.chunks(BLOCK_TOKENS * size) {
-            if normalizes {
-                gram.add(&normalized(block, size), &[]);
-            } else {
-                gram.add(block, &[]);
-            }
-        }
-        let (mean, _) = gram.finish();
+    fn add(
+        &mut self,
+        machine: Machine<'_>,
+        values: &[f32],
+        size: usize,
+        normalizes: bool,
+    ) -> Result<(), CalibrateError> {
+        let blocks = values.chunks(BLOCK_TOKENS * size);
+        let block = |block| if normalizes { Cow::Owned(normalized(block, size)) } else { Cow::Borrowed(block) };
+        let mean = machine.mean_products(blocks.map(block), size)?;
         let vectors = values.len() / size;
         self.products.resize(mean.len(), 0.0);
         self.products.iter_mut().zip(mean).for_each(|(sum, mean)| *sum += vectors as f64 * f64::from(mean));
         self.vectors += vectors;
+        Ok(())
     }
 
     fn mean(self, name: &str) -> Result<Vec<f32>, CalibrateError> {
@@ -126,8 +129,8 @@ mod tests {
     #[test]
     fn every_token_counts_alike_however_they_are_cut() {
         let mut sum = Sum::default();
-        sum.add(&[3.0, 4.0, -30.0, -40.0], 2, true);
-        sum.add(&[0.0, 7.0], 2, true);
+        sum.add(Machine::Cpu, &[3.0, 4.0, -30.0, -40.0], 2, true).unwrap();
+        sum.add(Machine::Cpu, &[0.0, 7.0], 2, true).unwrap();
         let found = sum.mean("r").unwrap();
         // (3, 4) has the mean square 12.5; a third of the weight is that of (0, sqrt 2).
         let expected = [12.0 / 25.0, 16.0 / 25.0, 16.0 / 25.0, 64.0 / 75.0 + 2.0 / 3.0];
@@ -137,14 +140,14 @@ mod tests {
     #[test]
     fn heads_are_vectors_of_their_own() {
         let mut sum = Sum::default();
-        sum.add(&[1.0, 2.0, 3.0, 4.0], 2, false);
+        sum.add(Machine::Cpu, &[1.0, 2.0, 3.0, 4.0], 2, false).unwrap();
         assert_eq!(sum.mean("v").unwrap(), [5.0, 7.0, 7.0, 10.0]);
     }
 
     #[test]
     fn what_is_not_a_number_is_refused() {
         let mut sum = Sum::default();
-        sum.add(&[f32::NAN, 1.0], 2, false);
+        sum.add(Machine::Cpu, &[f32::NAN, 1.0], 2, false).unwrap();
         assert!(sum.mean("v").is_err());
     }
 }

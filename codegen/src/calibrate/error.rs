@@ -58,7 +58,26 @@ pub enum CalibrateError {
     /// A weight cannot be evaluated.
     #[error(transparent)]
     Weight(#[from] WeightError),
+    /// The buffers of the models and the sums do not fit.
+    #[error(
+        "{bytes} bytes for {what} could not be allocated\nhelp: calibrate on fewer samples; or on the CPU (`--device cpu`), if it has more memory than the GPU"
+    )]
+    OutOfMemory {
+        /// What they were for.
+        what: String,
+        /// How many.
+        bytes: u64,
+    },
     /// The model cannot be run.
     #[error(transparent)]
-    Device(#[from] DeviceError),
+    Device(DeviceError),
+}
+
+impl From<DeviceError> for CalibrateError {
+    fn from(error: DeviceError) -> CalibrateError {
+        match error {
+            DeviceError::OutOfMemory { what, bytes } => CalibrateError::OutOfMemory { what, bytes },
+            error => CalibrateError::Device(error),
+        }
+    }
 }

@@ -1,15 +1,14 @@
 //! The quantized model and its float counterpart, side by side.
 
-use super::gram::{self, Gram};
+use super::machine::{Machine, Step};
 use super::prepare::Prepared;
-use super::{BLOCK_TOKENS, CalibrateError, Run};
+use super::{CalibrateError, Run};
 use super::{factor, gptq};
 use crate::plan::Compiled;
 use crate::weights::{PackedWeight, PackedWeights};
 use ir::weights::{Rounding, StoredWeight, TensorSource};
-use rayon::prelude::*;
-use runtime::cpu::Launches;
-use runtime::plan::{Activation, BufferId, DType, Epilogue, Kernel, Plan, Segment};
+use runtime::observe::{Compared, Residual, Sums};
+use runtime::plan::{Activation, BufferId, Epilogue, Kernel, Plan, Segment};
 use std::time::{Duration, Instant};
 
 /// The two models, every value in the same basis.
@@ -88,6 +87,7 @@ pub struct LinearReport {
 /// # Errors
 /// When a model cannot be run, activations are not finite, or the two plans do not belong together.
 pub fn round_weights(
+    machine: Machine<'_>,
     models: Models<'_>,
     source: &dyn TensorSource,
     sequences: &[&[u32]],
@@ -99,8 +99,8 @@ pub fn round_weights(
         return Ok(Rounded::default());
     }
     let total = models.reference.plan.launches.len() + models.quantized.plan.launches.len();
-    let mut reference = Run::begin(models.reference, source, sequences, settings.output_stride)?;
-    let mut quantized = Run::begin(models.quantized, source, sequences, settings.output_stride)?;
+    let mut reference = Run::begin(machine, models.reference, source, sequences, settings.output_stride)?;
+    let mut quantized = Run::begin(machine, models.quantized, source, sequences, settings.output_stride)?;
     let mut rounded = Rounded::default();
     let mut since = Instant::now();
     while let (true, Some(launch)) = (pending > 0, quantized.next()) {
@@ -169,10 +169,9 @@ struct Linear<'a> {
 
 /// What the weights of a launch are rounded by.
 struct Seen {
-    gram: Gram,
+    sums: Sums,
     /// The residual stream's error is in the cross sums, and the weight is applied to the input's.
     is_writer: bool,
-    input_error: f64,
 }
 
 impl Linear<'_> {
@@ -187,8 +186,8 @@ impl Linear<'_> {
         let first = self.weights[0].0;
         let not_finite = || CalibrateError::NotFinite { weight: first.weight.clone() };
         let mut exact = self.values(quantized, 0)?;
-        let Seen { gram, is_writer, input_error } = self.look(reference, quantized, &exact)?;
-        let (hessian, cross) = gram.finish();
+        let Seen { sums: Sums { hessian, cross, lost, whole }, is_writer } = self.look(reference, quantized, &exact)?;
+        let input_error = (lost / whole.max(f64::MIN_POSITIVE)).sqrt();
         if !cross.iter().all(|value| value.is_finite()) {
             return Err(not_finite());
         }
@@ -219,48 +218,34 @@ impl Linear<'_> {
 
     /// Sums up the inputs, and what the outputs lack.
     fn look(&self, reference: &Run<'_>, quantized: &Run<'_>, exact: &[f32]) -> Result<Seen, CalibrateError> {
-        let (k, segment) = (self.k, self.weights[0].0);
+        let segment = self.weights[0].0;
         let launch = reference.next().and_then(|launch| float_input(&launch.kernel, &segment.weight));
         let (x, out) = launch.ok_or_else(|| CalibrateError::UnknownTensor { name: segment.weight.clone() })?;
-        let expected = inputs_of(&quantized.launches, &self.x);
-        let floats = reference.launches.floats(x);
-        self.check_shape(&reference.launches, x, expected.rows)?;
+        let (Activation::Float { data } | Activation::Quantized { data, .. }) = self.x;
+        let [rows, _] = quantized.launches.shape(data);
+        self.check_shape(&reference.launches, x, rows)?;
         let residual = match self.weights {
             [_] => residual(reference, out).zip(residual(quantized, segment.out)),
             _ => None,
         };
-        let residual = residual.map(|(a, b)| (reference.launches.floats(a), quantized.launches.floats(b)));
-        let residual = residual.filter(|(a, b)| a.len() == b.len() && a.len() == expected.rows * segment.out_features);
+        let whole = [rows, segment.out_features];
+        let residual = residual.filter(|(exact, found)| {
+            reference.launches.shape(*exact) == whole && quantized.launches.shape(*found) == whole
+        });
         let is_writer = residual.is_some();
-        let mut gram = Gram::new(k, if is_writer { segment.out_features } else { k });
-        let (mut lost, mut whole) = (0.0, 0.0);
-        for start in (0..expected.rows).step_by(BLOCK_TOKENS) {
-            let tokens = start..expected.rows.min(start + BLOCK_TOKENS);
-            let x = expected.floats(tokens.clone(), k);
-            let floats = &floats[tokens.start * k..tokens.end * k];
-            let missing: Vec<f32> = floats.iter().zip(&x).map(|(float, x)| float - x).collect();
-            lost += squares(&missing);
-            whole += squares(floats);
-            match residual {
-                None => gram.add(&x, &missing),
-                Some((float, quantized)) => {
-                    let n = segment.out_features;
-                    let mut output = vec![0.0; tokens.len() * n];
-                    gram::multiply(&missing, exact, k, &mut output);
-                    let rows = tokens.start * n..tokens.end * n;
-                    for ((out, float), quantized) in output.iter_mut().zip(&float[rows.clone()]).zip(&quantized[rows]) {
-                        *out += float - quantized;
-                    }
-                    gram.add(&x, &output);
-                }
-            }
-        }
-        let input_error = (lost / whole.max(f64::MIN_POSITIVE)).sqrt();
-        Ok(Seen { gram, is_writer, input_error })
+        let residual = residual.map(|(from, found)| Residual {
+            exact: from,
+            found,
+            weight: exact,
+            out_features: segment.out_features,
+        });
+        let linear = Compared { x: self.x, exact: x, in_features: self.k, residual };
+        let sums = quantized.launches.sums(&reference.launches, &linear)?;
+        Ok(Seen { sums, is_writer })
     }
 
-    fn check_shape(&self, reference: &Launches<'_>, x: BufferId, rows: usize) -> Result<(), CalibrateError> {
-        let (found, expected) = ([reference.rows(x), reference.cols(x)], [rows, self.k]);
+    fn check_shape(&self, reference: &Step<'_>, x: BufferId, rows: usize) -> Result<(), CalibrateError> {
+        let (found, expected) = (reference.shape(x), [rows, self.k]);
         if found == expected {
             return Ok(());
         }
@@ -274,55 +259,6 @@ impl Rounded {
         let weight_error = packed.error.relative();
         self.linears.push(LinearReport { name: name.to_owned(), input_error, weight_error });
         self.packed.insert(name.to_owned(), packed);
-    }
-}
-
-pub(super) fn squares(values: &[f32]) -> f64 {
-    let sums: Vec<f64> =
-        values.par_chunks(1 << 16).map(|part| part.iter().map(|v| f64::from(*v).powi(2)).sum()).collect();
-    sums.iter().sum()
-}
-
-/// The input of a linear as the quantized model has it.
-struct QuantizedInput<'b> {
-    rows: usize,
-    cols: usize,
-    signed: bool,
-    data: &'b [u8],
-    scale: Option<&'b [f32]>,
-}
-
-fn inputs_of<'b>(launches: &'b Launches<'_>, x: &Activation) -> QuantizedInput<'b> {
-    let (data, scale) = match *x {
-        Activation::Float { data } => (data, None),
-        Activation::Quantized { data, scale } => (data, Some(launches.floats(scale))),
-    };
-    QuantizedInput {
-        rows: launches.rows(data),
-        cols: launches.cols(data),
-        signed: launches.dtype(data) == DType::I8,
-        data: launches.bytes(data),
-        scale,
-    }
-}
-
-impl QuantizedInput<'_> {
-    /// Some rows, dequantized, without padding.
-    fn floats(&self, rows: std::ops::Range<usize>, k: usize) -> Vec<f32> {
-        let mut out = vec![0.0; rows.len() * k];
-        let first = rows.start;
-        out.par_chunks_mut(k).enumerate().for_each(|(t, out)| match self.scale {
-            None => {
-                let row = &self.data[(first + t) * self.cols * 4..][..k * 4];
-                out.copy_from_slice(bytemuck::cast_slice(row));
-            }
-            Some(scale) => {
-                let (row, scale) = (&self.data[(first + t) * self.cols..][..k], scale[first + t]);
-                let value = |q: u8| if self.signed { f32::from(q as i8) } else { f32::from(q) };
-                out.iter_mut().zip(row).for_each(|(out, q)| *out = value(*q) * scale);
-            }
-        });
-        out
     }
 }
 

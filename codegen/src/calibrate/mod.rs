@@ -6,6 +6,9 @@
 //! and goes on with what was stored. Errors made upstream are seen, and partly repaired, downstream. [`sensitivities`]
 //! measures what each weight alone would cost in each format, to choose among formats.
 //!
+//! The models, and what is summed up over their tokens, run on a [`Machine`]: the CPU, or a GPU, which then holds the buffers of
+//! both models, the two sums and 4096 rows of what is summed. Weights are made, factorized and rounded on the CPU.
+//!
 //! Rounding holds one step with all tokens of the text in it: the plan's buffers, for both models. Statistics go through the
 //! text in steps of [`STEP_TOKENS`], states carried from one to the next. For a linear with `k` inputs and `m` outputs,
 //! rounding further holds the Hessian (`4 k^2` bytes), the sums of what the outputs lack (`4 k^2`, `4 m k` for a writer of the
@@ -21,6 +24,7 @@ mod factor;
 mod gptq;
 mod gram;
 mod lockstep;
+mod machine;
 mod prepare;
 mod scales;
 mod sensitivity;
@@ -31,6 +35,7 @@ mod tensors;
 pub use covariance::collect_covariances;
 pub use error::CalibrateError;
 pub use lockstep::{LinearReport, Models, Rounded, Settings, Times, round_weights};
+pub use machine::Machine;
 pub use prepare::Prepared;
 pub use sensitivity::{FormatCost, Probing, Sensitivity, sensitivities};
 pub use sequences::{sequences, text_digest};
@@ -39,7 +44,7 @@ pub use statistics::{STEP_TOKENS, collect_statistics};
 use crate::plan::Compiled;
 use crate::weights::{Evaluator, PackedWeights};
 use ir::weights::TensorSource;
-use runtime::cpu::Launches;
+use machine::Step;
 use runtime::plan::Launch;
 use tensors::Stored;
 
@@ -48,20 +53,21 @@ const BLOCK_TOKENS: usize = 4096;
 
 /// A plan being executed, its tensors made launch by launch.
 struct Run<'a> {
-    launches: Launches<'a>,
+    launches: Step<'a>,
     stored: Stored<'a>,
     evaluator: Evaluator<'a>,
 }
 
 impl<'a> Run<'a> {
     fn begin(
+        machine: Machine<'a>,
         compiled: &'a Compiled,
         source: &'a dyn TensorSource,
         sequences: &[&[u32]],
         output_stride: usize,
     ) -> Result<Run<'a>, CalibrateError> {
         Ok(Run {
-            launches: Launches::begin(&compiled.plan, sequences, output_stride)?,
+            launches: Step::begin(machine, &compiled.plan, sequences, output_stride)?,
             stored: Stored::new(compiled),
             evaluator: Evaluator::new(&compiled.weights, &compiled.parameters, source)?,
         })

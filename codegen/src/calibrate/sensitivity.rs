@@ -5,12 +5,12 @@
 //! the exact model is what this weight costs. That is measured for the first of the formats. Divergence grows as the
 //! energy of an error does, so other formats count by the error that they leave in the weight's own outputs.
 //!
-//! All runs go through the launches together, so that the tensors of a launch are made once for all of them.
+//! That is done on the CPU. All runs go through the launches together, so that the tensors of a launch are made once for all of them.
 
 use super::gram;
 use super::prepare::Prepared;
 use super::tensors::Tensors;
-use super::{BLOCK_TOKENS, CalibrateError, Run, Settings};
+use super::{BLOCK_TOKENS, CalibrateError, Machine, Run, Settings};
 use crate::plan::Compiled;
 use crate::weights::{PackedWeight, PackedWeights, RowBytes, dequantize, from_f32, shape};
 use ir::weights::{StorageFormat, StoredWeight, TensorSource};
@@ -66,7 +66,7 @@ pub fn sensitivities(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Vec<Sensitivity>, CalibrateError> {
     let few = &probing.sequences[..probing.probes.clamp(1, probing.sequences.len().max(1))];
-    let whole = Run::begin(reference, source, probing.sequences, probing.output_stride)?;
+    let whole = Run::begin(Machine::Cpu, reference, source, probing.sequences, probing.output_stride)?;
     let exact = Launches::begin(&reference.plan, few, probing.output_stride)?;
     let mut session = Session { whole, exact, formats, expected: Vec::new(), forks: Vec::new(), found: Vec::new() };
     let mut counter = Counter { done: 0, total: session.count()?, report: progress };
@@ -227,8 +227,8 @@ impl<'a> Session<'a, '_> {
         let rounder = match kernel {
             Kernel::Linear { x: Activation::Float { data }, in_features, segments } => {
                 let not_finite = || CalibrateError::NotFinite { weight: segments[0].weight.clone() };
-                let inputs = (self.whole.launches.floats(*data), self.exact.floats(*data));
-                Some(Rounder::new(inputs.0, inputs.1, *in_features).ok_or_else(not_finite)?)
+                let inputs = (self.whole.launches.floats(*data)?, self.exact.floats(*data));
+                Some(Rounder::new(&inputs.0, inputs.1, *in_features).ok_or_else(not_finite)?)
             }
             _ => None,
         };
@@ -298,7 +298,7 @@ impl<'x> Rounder<'x> {
         for x in self.few.chunks(BLOCK_TOKENS * k) {
             let mut out = vec![0.0; x.len() / k * n];
             gram::multiply(x, w, k, &mut out);
-            sum += super::lockstep::squares(&out);
+            sum += super::machine::squares(&out);
         }
         sum
     }

@@ -1,8 +1,9 @@
-use super::{CalibrateError, Run};
+use super::{CalibrateError, Machine, Run};
 use crate::plan::Compiled;
 use crate::weights::PackedWeights;
 use ir::statistics::InputStatistics;
 use ir::weights::TensorSource;
+use runtime::observe::Channels;
 use runtime::plan::{Activation, Kernel};
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ pub const STEP_TOKENS: usize = 8192;
 /// # Errors
 /// When the model cannot be run or its activations are not finite.
 pub fn collect_statistics(
+    machine: Machine<'_>,
     compiled: &Compiled,
     source: &dyn TensorSource,
     sequences: &[&[u32]],
@@ -25,13 +27,14 @@ pub fn collect_statistics(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<BTreeMap<String, InputStatistics>, CalibrateError> {
     let mut inputs: BTreeMap<String, Sums> = BTreeMap::new();
-    let text = Steps { sequences, step_tokens };
+    let text = Steps { machine, sequences, step_tokens };
     text.run(compiled, source, progress, &mut |run, progress| measure_step(run, &mut inputs, progress))?;
     inputs.into_iter().map(|(tensor, sums)| Ok((tensor.clone(), sums.finish(&tensor)?))).collect()
 }
 
 /// Sequences that a model goes through, in steps.
 pub(super) struct Steps<'s> {
+    pub(super) machine: Machine<'s>,
     pub(super) sequences: &'s [&'s [u32]],
     pub(super) step_tokens: usize,
 }
@@ -58,7 +61,7 @@ impl Steps<'_> {
                 let range = |len: usize| (step * step_tokens).min(len)..((step + 1) * step_tokens).min(len);
                 group.iter().map(|tokens| &tokens[range(tokens.len())]).collect()
             };
-            let mut run = Run::begin(compiled, source, &part(0), 1)?;
+            let mut run = Run::begin(self.machine, compiled, source, &part(0), 1)?;
             for step in 0..steps {
                 if step > 0 {
                     run.launches.go_on(&part(step), 1)?;
@@ -81,12 +84,14 @@ fn measure_step(
     while let Some(launch) = run.next() {
         progress(run.launches.next());
         if let Kernel::Linear { x: Activation::Float { data }, segments, .. } = &launch.kernel {
-            let (values, cols) = (run.launches.floats(*data), run.launches.cols(*data));
+            let [rows, cols] = run.launches.shape(*data);
             let tensors = segments.iter().map(|segment| Ok(run.stored.weight(&segment.weight)?.expr.tensor_name()));
             let mut tensors = tensors.collect::<Result<Vec<_>, CalibrateError>>()?;
             tensors.dedup();
             for tensor in tensors {
-                inputs.entry(tensor.to_owned()).or_insert_with(|| Sums::new(cols)).add(values);
+                let sums = inputs.entry(tensor.to_owned()).or_insert_with(|| Sums::new(cols));
+                run.launches.measure(*data, &mut sums.channels)?;
+                sums.tokens += rows;
             }
         }
         if run.launches.next() + 1 == run.launches.plan().launches.len() {
@@ -99,57 +104,44 @@ fn measure_step(
 
 /// What is known of an input so far.
 struct Sums {
-    absmax: Vec<f32>,
-    squares: Vec<f64>,
+    channels: Channels,
     tokens: usize,
 }
 
 impl Sums {
     fn new(cols: usize) -> Sums {
-        Sums { absmax: vec![0.0; cols], squares: vec![0.0; cols], tokens: 0 }
-    }
-
-    fn add(&mut self, values: &[f32]) {
-        let cols = self.absmax.len();
-        for row in values.chunks_exact(cols) {
-            for ((absmax, square), value) in self.absmax.iter_mut().zip(&mut self.squares).zip(row) {
-                *absmax = absmax.max(value.abs());
-                *square += f64::from(value * value);
-            }
-        }
-        self.tokens += values.len() / cols;
+        Sums { channels: Channels::new(cols), tokens: 0 }
     }
 
     fn finish(self, tensor: &str) -> Result<InputStatistics, CalibrateError> {
-        if !self.squares.iter().all(|square| square.is_finite()) {
+        let Channels { absmax, squares } = self.channels;
+        if !squares.iter().all(|square| square.is_finite()) {
             return Err(CalibrateError::NotFinite { weight: tensor.to_owned() });
         }
         let tokens = self.tokens.max(1) as f64;
-        let mean_square = self.squares.into_iter().map(|sum| (sum / tokens) as f32).collect();
-        Ok(InputStatistics { absmax: self.absmax, mean_square })
+        Ok(InputStatistics { absmax, mean_square: squares.into_iter().map(|sum| (sum / tokens) as f32).collect() })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Sums;
+    use super::*;
+
+    fn sums(square: f64) -> Sums {
+        Sums { channels: Channels { absmax: vec![3.0], squares: vec![square] }, tokens: 4 }
+    }
 
     #[test]
-    fn measures_every_channel_by_itself_however_tokens_are_cut() {
-        let mut sums = Sums::new(2);
-        sums.add(&[1.0, -2.0]);
-        sums.add(&[-3.0, 0.0]);
-        let measured = sums.finish("w").unwrap();
-        assert_eq!(measured.absmax, [3.0, 2.0]);
-        assert_eq!(measured.mean_square, [5.0, 2.0]);
+    fn means_are_over_tokens() {
+        let measured = sums(10.0).finish("w").unwrap();
+        assert_eq!((&measured.absmax[..], &measured.mean_square[..]), (&[3.0][..], &[2.5][..]));
     }
 
     #[test]
     fn refuses_what_is_not_a_number_by_the_name_of_the_tensor() {
-        for value in [f32::NAN, f32::INFINITY, 1e30] {
-            let mut sums = Sums::new(1);
-            sums.add(&[1.0, value]);
-            assert!(sums.finish("w").unwrap_err().to_string().contains("inputs of `w` are not finite"), "{value}");
+        for square in [f64::NAN, f64::INFINITY] {
+            let refused = sums(square).finish("w").unwrap_err().to_string();
+            assert!(refused.contains("inputs of `w` are not finite"), "{square}");
         }
     }
 }

@@ -76,6 +76,11 @@ fn cases() -> Vec<Case> {
             }
         }
     }
+    for (format_name, format) in formats().into_iter().take(3) {
+        let name = format!("odd, {format_name}, 131 and 70 rows");
+        let steps = vec![vec![70, 61], vec![69, 1], vec![1, 1]];
+        cases.push(Case { name, shape: odd(), layout: Layout::of(format), steps });
+    }
     for (format_name, format) in formats().into_iter().skip(2).take(3) {
         let layout = Layout { fused_mixer: true, hadamard_block: Some(64), ..Layout::of(format) };
         let shape = Shape { layer_pattern: "M-*-".to_owned(), ..Shape::mini() };

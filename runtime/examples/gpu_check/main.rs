@@ -6,6 +6,7 @@
 mod bench;
 mod check;
 mod model_8b;
+mod sums;
 mod verify;
 
 use runtime::cuda::KernelImages;
@@ -41,6 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if wants("check") {
         let filter = tasks.iter().find_map(|task| task.strip_prefix("only="));
         failed = check::run(&images, filter.unwrap_or_default())?;
+        failed += sums::run(&images)?;
     }
     if wants("verify") {
         failed += verify::run(&images, tasks)?;

@@ -12,8 +12,23 @@ pub(super) struct Buffers {
 
 impl Buffers {
     pub(super) fn new(plan: &Plan, step_rows: usize, output_rows: usize) -> Result<Buffers, DeviceError> {
-        let memory = plan.buffers.iter().map(|buffer| {
+        Buffers::allocate(plan, step_rows, output_rows, |_| true)
+    }
+
+    /// No memory for the logits: calibration does not need them.
+    pub(super) fn without_logits(plan: &Plan, step_rows: usize, output_rows: usize) -> Result<Buffers, DeviceError> {
+        Buffers::allocate(plan, step_rows, output_rows, |id| id != plan.logits)
+    }
+
+    fn allocate(
+        plan: &Plan,
+        step_rows: usize,
+        output_rows: usize,
+        wanted: impl Fn(BufferId) -> bool,
+    ) -> Result<Buffers, DeviceError> {
+        let memory = plan.buffers.iter().enumerate().map(|(index, buffer)| {
             let rows = match buffer.rows {
+                _ if !wanted(BufferId(index as u32)) => 0,
                 Rows::Token => step_rows,
                 Rows::Output => output_rows,
             };

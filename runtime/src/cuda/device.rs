@@ -232,7 +232,7 @@ fn check_room(plan: &Plan, store: &dyn TensorStore, gpu: &Gpu, limits: &Limits) 
 }
 
 /// Where weights of each launch are expanded, and the bytes that takes: nothing on GPUs without warpgroup instructions.
-fn places_on(plan: &Plan, warpgroups: bool) -> (Vec<Option<Expanded>>, usize) {
+pub(super) fn places_on(plan: &Plan, warpgroups: bool) -> (Vec<Option<Expanded>>, usize) {
     if warpgroups { expansion::places(plan) } else { (vec![None; plan.launches.len()], 0) }
 }
 

@@ -275,12 +275,6 @@ impl Queue<'_> {
         FEW_ROWS.iter().find(fits)
     }
 
-    fn scalar(&self, params: &LinearParams) -> Result<(), DeviceError> {
-        let (entry, tokens) = if params.rows == 1 { (entry::SCALAR_1, 1) } else { (entry::SCALAR_8, 8) };
-        let blocks = params.segments[0].out_features.div_ceil(entry.threads / 32) as usize;
-        self.launch(entry, Grid::new(blocks, params.rows.div_ceil(tokens) as usize, 1), params)
-    }
-
     fn skinny(&self, few: &FewRows, params: &LinearParams) -> Result<(), DeviceError> {
         if few.rows == MANY_TOKENS && self.streams_many(params) {
             let params = with_tiles(*params, MANY_TILE_ROWS);

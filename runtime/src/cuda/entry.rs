@@ -273,6 +273,21 @@ entries! {
     SCALAR_1 = "linear_scalar_1", 256, 1;
     /// Eight rows at a time.
     SCALAR_8 = "linear_scalar_8", 256, 1;
+    /// Linear of f32 weights, many rows.
+    FLOAT_F32 = "linear_float_f32", 256, 1;
+    /// f16 weights.
+    FLOAT_F16 = "linear_float_f16", 256, 1;
+    /// bf16 weights.
+    FLOAT_BF16 = "linear_float_bf16", 256, 1;
+
+    /// Calibration: sums of products over tokens.
+    GRAM = "gram", 256, 1;
+    /// Inputs of a linear as floats, and what they lack.
+    OBSERVE_ROWS = "observe_rows", 256, 1;
+    /// What the residual stream lacks behind a linear.
+    OBSERVE_RESIDUAL = "observe_residual", 256, 1;
+    /// How large each channel is.
+    OBSERVE_CHANNELS = "observe_channels", 256, 1;
 
     /// W8 GEMM, 128 x 128 tiles, 96 KiB.
     GEMM_W8_I8 = "linear_gemm_w8_i8", 256, 1;

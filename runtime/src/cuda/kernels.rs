@@ -30,6 +30,11 @@ fn target_of(capability: (u32, u32)) -> Option<&'static str> {
     }
 }
 
+/// What to compile for a GPU of this compute capability.
+pub(super) fn target_for(capability: (u32, u32)) -> &'static str {
+    target_of(capability).unwrap_or(FALLBACK)
+}
+
 /// Grid and shared memory of a launch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grid {

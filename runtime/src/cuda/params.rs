@@ -44,16 +44,18 @@ macro_rules! device_constants {
 // Behind the macros, which they use.
 mod constants;
 mod linear;
+mod observe;
 mod rows;
 mod sequence;
 
 pub use constants::*;
 pub use linear::*;
+pub use observe::*;
 pub use rows::*;
 pub use sequence::*;
 
 /// The text of `params.cuh`: constants, and structs behind those that they hold.
 pub fn header() -> String {
-    let structs = [rows::declarations(), linear::declarations(), sequence::declarations()];
+    let structs = [rows::declarations(), linear::declarations(), sequence::declarations(), observe::declarations()];
     format!("#pragma once\n{}{}", constants::declarations(), structs.concat())
 }

@@ -108,7 +108,7 @@ impl Resolver<'_> {
         Ok(program)
     }
 
-    fn op(&self, kernel: &Kernel, place: Option<Expanded>, origin: &str) -> Result<Op, DeviceError> {
+    pub(super) fn op(&self, kernel: &Kernel, place: Option<Expanded>, origin: &str) -> Result<Op, DeviceError> {
         Ok(match kernel {
             Kernel::Embed { table, out } => Op::Embed(EmbedParams {
                 tokens: self.batch.tokens(),

@@ -1,9 +1,9 @@
 //! The stored tensors, in GPU memory: one allocation, filled through page-locked memory.
 
-use super::driver::Memory;
+use super::driver::{Memory, Stream};
 use super::upload::upload;
 use crate::device::DeviceError;
-use crate::plan::{Kernel, Plan, PlanError, WeightFormat};
+use crate::plan::{Kernel, Launch, Plan, PlanError, WeightFormat};
 use crate::tensors::TensorStore;
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -20,10 +20,26 @@ pub(super) struct Tensors {
 impl Tensors {
     /// Uploads every tensor that the plan names.
     pub(super) fn upload(plan: &Plan, store: &dyn TensorStore) -> Result<Tensors, DeviceError> {
+        Tensors::place(&plan.launches, store, upload)
+    }
+
+    /// Uploads every tensor of one launch, most of which come from memory that is not page-locked.
+    pub(super) fn of_launch(launch: &Launch, store: &dyn TensorStore, stream: &Stream) -> Result<Tensors, DeviceError> {
+        Tensors::place(std::slice::from_ref(launch), store, |views, base| {
+            views.iter().try_for_each(|(offset, bytes)| stream.upload(base + *offset as u64, bytes))?;
+            stream.synchronize()
+        })
+    }
+
+    fn place(
+        launches: &[Launch],
+        store: &dyn TensorStore,
+        upload: impl FnOnce(&[(usize, &[u8])], u64) -> Result<(), DeviceError>,
+    ) -> Result<Tensors, DeviceError> {
         let mut views = Vec::new();
         let mut offsets = HashMap::new();
         let mut total = 0;
-        for (origin, name) in names(plan) {
+        for (origin, name) in names(launches) {
             if offsets.contains_key(&name) {
                 continue;
             }
@@ -62,15 +78,15 @@ impl Tensors {
 
 /// Bytes of every tensor that the plan names, as they will lie on the GPU.
 pub(super) fn stored_bytes(plan: &Plan, store: &dyn TensorStore) -> u64 {
-    let names: BTreeSet<String> = names(plan).into_iter().map(|(_, name)| name).collect();
+    let names: BTreeSet<String> = names(&plan.launches).into_iter().map(|(_, name)| name).collect();
     let views = names.iter().filter_map(|name| store.tensor(name));
     views.map(|view| view.bytes.len().next_multiple_of(ALIGN) as u64).sum()
 }
 
-/// Every tensor of the plan with the launch that needs it.
-fn names(plan: &Plan) -> Vec<(&str, String)> {
+/// Every tensor of the launches with the launch that needs it.
+fn names(launches: &[Launch]) -> Vec<(&str, String)> {
     let mut all = Vec::new();
-    for launch in &plan.launches {
+    for launch in launches {
         let mut add = |name: &str| all.push((launch.origin.as_str(), name.to_owned()));
         match &launch.kernel {
             Kernel::Embed { table, .. } => stored(&table.weight, table.format).iter().for_each(|name| add(name)),

@@ -97,6 +97,10 @@ device_constants! {
     MAP_PART_TURNS = 3;
     /// Groups of a gated norm.
     GATED_MAX_GROUPS = 256;
+    /// Rows and columns of a tile of a product of floats.
+    FLOAT_TILE = 128;
+    /// Tokens of which a thread measures a channel.
+    CHANNEL_ROWS = 256;
     /// Time steps a block of the convolution computes.
     CONV_CHUNK = 32;
     /// Longest convolution.
