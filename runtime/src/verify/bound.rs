@@ -5,7 +5,8 @@
 //!
 //! - A *chain* of n additions counts n, but not more than `8 sqrt(n)`: roundings are independent, and a chain of n exceeds
 //!   that with a probability below 1e-13 (Higham and Mary 2019, *A new approach to probabilistic rounding error analysis*).
-//!   The longest chain of either device is that of the CPU's sixteen running sums, or of the loop over tokens.
+//!   The longest chain of either device is that of the CPU's sixteen running sums, or of the loop over tokens. Tiles of
+//!   floats on the GPU add up sums of sixteen products each: as long, within what is allowed for joining running sums.
 //! - The sum of the magnitudes of n terms of either sign is taken to be `sqrt(n)` times the largest result: this is an
 //!   assumption about weights and activations, not a theorem; terms that cancel better would show as a failure.
 //! - Both devices may err by this, in opposite directions.
