@@ -50,9 +50,9 @@ pub const FILES: &[KernelFile] = files![
     "linear_expand.cuh",
     "linear_float.cuh",
     "linear_gemm.cuh",
+    "linear_pair.cuh",
     "linear_pingpong.cuh",
     "linear_pingpong_store.cuh",
-    "linear_resident.cuh",
     "linear_scalar.cuh",
     "linear_skinny.cuh",
     "linear_stream.cuh",
@@ -207,9 +207,9 @@ pub const KERNELS: &[KernelRow] = table! {
         COLUMNS_4_I8 => "linear_stream_columns<4, false>";
         COLUMNS_4_U8 => "linear_stream_columns<4, true>";
     }
-    "linear_resident.cuh", "ResidentParams" {
-        RESIDENT_16_I8 => "linear_resident<false>";
-        RESIDENT_16_U8 => "linear_resident<true>";
+    "linear_pair.cuh", "PairParams" {
+        PAIR_16_I8 => "linear_pair<false>";
+        PAIR_16_U8 => "linear_pair<true>";
     }
     "linear_warpgroup.cuh", "WarpgroupParams" {
         WARPGROUP_32_I8 => "linear_warpgroup<32, 5, false>";

@@ -250,7 +250,7 @@ impl Queue<'_> {
         for params in &linear.scalar {
             self.scalar(&with_rows(params, rows))?;
         }
-        if let Some(launches) = self.resident(linear, rows)? {
+        if let Some(launches) = self.paired(linear, rows)? {
             return launches.iter().try_for_each(|(entry, grid, params)| self.launch(*entry, *grid, params));
         }
         if let Some(wide) = self.widened(linear, rows) {

@@ -237,7 +237,7 @@ const DECODE: [&str; 12] = [
     "embed",
     "select_outputs",
     "linear_stream",
-    "linear_resident",
+    "linear_pair",
     "ssm_scan_step",
     "ssm_scan_many",
     "map",

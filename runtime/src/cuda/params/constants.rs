@@ -67,14 +67,16 @@ device_constants! {
     MANY_TILE_ROWS = 32;
     /// Bytes of each of the rows of a stage.
     MANY_ROW_BYTES = 512;
-    /// Warps of a block of the linear with resident activations that multiply.
-    RESIDENT_WARPS = 8;
-    /// Weight rows of a tile of it.
-    RESIDENT_TILE_ROWS = 16;
+    /// Blocks of a cluster of the linear by pairs.
+    PAIR_CLUSTER = 2;
+    /// Boxes of weights of a stage of its ring.
+    PAIR_BOXES = 2;
+    /// Most weight rows of a tile of it, in groups of 16.
+    PAIR_MAX_ROW_GROUPS = 4;
     /// Most rows of x it takes.
-    RESIDENT_TOKENS = 16;
+    PAIR_TOKENS = 16;
     /// Most stages of its ring.
-    RESIDENT_MAX_STAGES = 12;
+    PAIR_MAX_STAGES = 16;
     /// Groups a weight row may have.
     STREAM_MAX_GROUPS = 176;
     /// Blocks of a cluster that make a gated row in front of a linear.

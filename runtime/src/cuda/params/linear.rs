@@ -83,22 +83,24 @@ device_structs! {
         padding: [u32; 15] = "unsigned int padding[15]",
     }
 
-    /// `Kernel::Linear` with resident activations: all segments W8 or W4 two-level.
-    struct ResidentParams {
+    /// `Kernel::Linear` by pairs of blocks: all segments W8 or W4 two-level.
+    struct PairParams {
         /// Boxes of x.
         x: TensorMap = "TensorMap x",
         /// Boxes of the weights.
         weights: [TensorMap; 4] = "TensorMap weights[4]",
-        /// The linear; tiles are of `RESIDENT_TILE_ROWS`.
+        /// The linear.
         linear: LinearParams = "LinearParams linear",
-        /// Boxes of x.
-        x_boxes: u32 = "unsigned int x_boxes",
+        /// Rows of its tiles, in groups of 16.
+        row_groups: u32 = "unsigned int row_groups",
         /// Stages of the ring.
         stages: u32 = "unsigned int stages",
+        /// Bytes of a stage.
+        stage_bytes: u32 = "unsigned int stage_bytes",
         /// Room for the group scales of a tile.
         scale_bytes: u32 = "unsigned int scale_bytes",
         /// Unused.
-        padding: [u32; 13] = "unsigned int padding[13]",
+        padding: [u32; 12] = "unsigned int padding[12]",
     }
 
     /// W4 two-level weights to W8.

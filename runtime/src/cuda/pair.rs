@@ -1,0 +1,144 @@
+//! Linears of 9 to 16 rows on Hopper, by pairs of blocks that share k.
+
+use super::enqueue::{Queue, with_rows};
+use super::entry::{self, Entry, WARPGROUP_STAGE_K};
+use super::kernels::Grid;
+use super::params::{
+    FORMAT_W4_TWO_LEVEL, FORMAT_W8, LinearParams, LinearSegment, PAIR_BOXES, PAIR_CLUSTER, PAIR_MAX_ROW_GROUPS,
+    PAIR_MAX_STAGES, PAIR_TOKENS, PairParams,
+};
+use super::tensor_map::{map_weights, tensor_map};
+use super::weights::{LinearOp, with_tiles};
+use crate::device::DeviceError;
+use bytemuck::Zeroable;
+
+/// Kernel, grid and arguments.
+type Launch = (Entry, Grid, PairParams);
+
+/// Fewer rows have kernels of their own.
+const FEWEST_ROWS: u32 = 9;
+/// Fewer stages do not keep enough weights in flight.
+const FEWEST_STAGES: u32 = 4;
+/// Fewer rows of a tile would read activations from L2 too often.
+const FEWEST_ROW_GROUPS: u32 = 3;
+/// Bytes of a row in a box of the copy engine.
+const BOX_BYTES: u32 = WARPGROUP_STAGE_K;
+const X_BOX_BYTES: u32 = PAIR_TOKENS * BOX_BYTES;
+/// Rows of an instruction.
+const GROUP_ROWS: u32 = 16;
+/// Barriers: of the ring, of sums and of scales.
+const CONTROL_BYTES: u32 = (2 * PAIR_MAX_STAGES + 4) * 8;
+/// Sums of two tiles, of 16 rows.
+const GROUP_SUMS_BYTES: u32 = 2 * PAIR_CLUSTER * PAIR_BOXES * GROUP_ROWS * 8 * 4;
+
+/// Rows of a tile, in groups: where the pair with the most tiles has the fewest rows. W4 takes as many as there can be: fewer
+/// warps are slower than its weights come.
+fn row_groups(linear: &LinearParams, pairs: u32) -> u32 {
+    let most_rows = |groups: &u32| with_tiles(*linear, groups * GROUP_ROWS).tiles.div_ceil(pairs) * groups;
+    let narrow = linear.segments().iter().any(|segment| segment.format != FORMAT_W8);
+    let fewest = if narrow { PAIR_MAX_ROW_GROUPS } else { FEWEST_ROW_GROUPS };
+    (fewest..=PAIR_MAX_ROW_GROUPS).rev().min_by_key(most_rows).unwrap_or(PAIR_MAX_ROW_GROUPS)
+}
+
+/// Everything but addresses; `None` where the kernel does not take the linear.
+fn prepare(linear: &LinearParams, smem_per_block: u32, pairs: u32) -> Option<PairParams> {
+    let known = |segment: &LinearSegment| {
+        [FORMAT_W8, FORMAT_W4_TWO_LEVEL].contains(&segment.format) && segment.row_bytes.is_multiple_of(BOX_BYTES)
+    };
+    let few = (FEWEST_ROWS..=PAIR_TOKENS).contains(&linear.rows);
+    if !few || pairs == 0 || !linear.segments().iter().all(known) {
+        return None;
+    }
+    let row_groups = row_groups(linear, pairs);
+    let narrow = linear.segments().iter().filter(|segment| segment.format != FORMAT_W8);
+    // Scales may start anywhere within 16 bytes.
+    let scale_bytes = narrow.map(|s| (row_groups * GROUP_ROWS * s.groups).next_multiple_of(16) + 16).max().unwrap_or(0);
+    // A box of W4 is multiplied by two of activations.
+    let wide = if scale_bytes > 0 { 2 } else { 1 };
+    let stage_bytes = PAIR_BOXES * (row_groups * GROUP_ROWS * BOX_BYTES + wide * X_BOX_BYTES);
+    let linear = with_tiles(*linear, row_groups * GROUP_ROWS);
+    let params = PairParams { linear, row_groups, stage_bytes, scale_bytes, ..PairParams::zeroed() };
+    let stages = smem_per_block.saturating_sub(smem_bytes(&params) + 1024) / stage_bytes;
+    (stages >= FEWEST_STAGES).then(|| PairParams { stages: stages.min(PAIR_MAX_STAGES), ..params })
+}
+
+fn smem_bytes(params: &PairParams) -> u32 {
+    let sums = params.row_groups * GROUP_SUMS_BYTES;
+    params.stages * params.stage_bytes + sums + 2 * params.scale_bytes + CONTROL_BYTES
+}
+
+impl Queue<'_> {
+    /// The launches of a linear by pairs of blocks, or `None` where there are other kernels for it.
+    pub(super) fn paired(&self, linear: &LinearOp, rows: usize) -> Result<Option<Vec<Launch>>, DeviceError> {
+        if !self.kernels.warpgroups {
+            return Ok(None);
+        }
+        linear.skinny.iter().map(|params| self.paired_launch(&with_rows(params, rows))).collect()
+    }
+
+    fn paired_launch(&self, linear: &LinearParams) -> Result<Option<Launch>, DeviceError> {
+        let pairs = self.gpu.sm_count / PAIR_CLUSTER;
+        let Some(mut params) = prepare(linear, self.gpu.smem_per_block, pairs) else { return Ok(None) };
+        params.x = tensor_map(linear.x, linear.k_padded, linear.rows, PAIR_TOKENS)?;
+        map_weights(&mut params.weights, linear, params.row_groups * GROUP_ROWS)?;
+        let entry = [entry::PAIR_16_I8, entry::PAIR_16_U8][linear.x_unsigned as usize];
+        let blocks = pairs.min(params.linear.tiles) * PAIR_CLUSTER;
+        let grid = Grid::new(blocks as usize, 1, 1).smem(smem_bytes(&params) as usize);
+        Ok(Some((entry, grid.clusters(PAIR_CLUSTER as usize), params)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOPPER: u32 = 232_448;
+    const PAIRS: u32 = 66;
+
+    fn linear(rows: u32, k: u32, format: u32) -> LinearParams {
+        let mut params = LinearParams { rows, k, k_padded: k, segment_count: 1, ..LinearParams::zeroed() };
+        let row_bytes = if format == FORMAT_W8 { k } else { k / 2 };
+        let groups = if format == FORMAT_W8 { 0 } else { k / 128 };
+        params.segments[0] =
+            LinearSegment { out_features: 1000, row_bytes, format, groups, group_size: 128, ..LinearSegment::zeroed() };
+        params
+    }
+
+    fn of_features(out_features: u32) -> LinearParams {
+        let mut params = linear(16, 4096, FORMAT_W8);
+        params.segments[0].out_features = out_features;
+        params
+    }
+
+    #[test]
+    fn fills_shared_memory_with_stages() {
+        for (k, format) in [(4096, FORMAT_W8), (21504, FORMAT_W8), (8192, FORMAT_W4_TWO_LEVEL)] {
+            let params = prepare(&linear(16, k, format), HOPPER, PAIRS).unwrap();
+            let bytes = smem_bytes(&params);
+            assert!(bytes + 1024 <= HOPPER && bytes + 1024 + params.stage_bytes > HOPPER, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn shares_rows_out_most_evenly() {
+        // Of the 8B model: down_proj, up_proj, qkv_proj, lm_head.
+        let groups = [4096, 21504, 6144, 131_072].map(|n| row_groups(&of_features(n), PAIRS));
+        assert_eq!(groups, [4, 3, 3, 3]);
+        assert_eq!(row_groups(&linear(16, 4096, FORMAT_W4_TWO_LEVEL), PAIRS), 4);
+    }
+
+    #[test]
+    fn leaves_few_and_many_rows_and_other_formats_to_others() {
+        let takes = |linear: &LinearParams| prepare(linear, HOPPER, PAIRS).is_some();
+        assert!(!takes(&linear(8, 4096, FORMAT_W8)));
+        assert!(!takes(&linear(17, 4096, FORMAT_W8)));
+        assert!(!takes(&linear(16, 4064, FORMAT_W8)));
+        assert!(!takes(&linear(16, 4096 + 128, FORMAT_W4_TWO_LEVEL)));
+        assert!(!takes(&linear(16, 4096, super::super::params::FORMAT_W4_GROUP)));
+    }
+
+    #[test]
+    fn leaves_a_gpu_with_little_shared_memory_to_others() {
+        assert!(prepare(&linear(16, 4096, FORMAT_W4_TWO_LEVEL), 101_376, PAIRS).is_none());
+    }
+}
