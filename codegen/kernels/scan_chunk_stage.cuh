@@ -87,7 +87,10 @@ template <u32 L> struct Products {
   static constexpr u32 SHARE = THREADS / L, TURNS = (L / 8 + SHARE - 1) / SHARE;
   float4 values[TURNS][2];
 
-  static DEVICE u32 column(u32 turn) { return (turn * SHARE + threadIdx.x % SHARE) * 8; }
+  // Neighbouring tokens take their turns in another order: their pieces lie in other banks.
+  static DEVICE u32 column(u32 turn) {
+    return ((turn ^ (threadIdx.x / SHARE % TURNS)) * SHARE + threadIdx.x % SHARE) * 8;
+  }
 
   DEVICE void request(const Prepared &prepared, const Place &place, u32 chunk) {
     u32 t = threadIdx.x / SHARE, row = place.begin + chunk * L + t;

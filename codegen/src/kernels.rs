@@ -44,6 +44,7 @@ pub const FILES: &[KernelFile] = files![
     "emit_cluster.cuh",
     "epilogue.cuh",
     "float_tile.cuh",
+    "gated_norm_1024.cuh",
     "gram.cuh",
     "hadamard.cuh",
     "int8_peak.cuh",
@@ -99,6 +100,7 @@ pub const KERNELS: &[KernelRow] = table! {
         MAP_PART_ROTATED => "map_registers_row<true, MAP_PART_WARPS, MAP_PART_TURNS>";
     }
     "rows.cuh", "GatedNormParams" { GATED_RMS_NORM => "gated_rms_norm"; }
+    "gated_norm_1024.cuh", "GatedNormParams" { GATED_RMS_NORM_1024 => "gated_rms_norm_1024"; }
     "rows.cuh", "GatedStepParams" { GATED_RMS_NORM_STEP => "gated_rms_norm_step"; }
     "rows.cuh", "DequantizeParams" { DEQUANTIZE => "dequantize"; }
     "conv1d.cuh", "Conv1dParams" { CONV1D => "conv1d"; }

@@ -102,13 +102,13 @@ fn cases() -> Vec<Case> {
         }
         // Gated rows that one sequence's out_proj makes itself: one or two turns, several pieces a group.
         for (block, mamba_heads, groups) in
-            [(Some(256), 48, 4), (None, 64, 4), (Some(1024), 64, 4), (Some(512), 160, 8)]
+            [(Some(256), 48, 4), (None, 64, 4), (Some(1024), 64, 4), (Some(128), 128, 8), (Some(512), 160, 8)]
         {
             let layout = Layout { fused_mixer: true, hadamard_block: block, ..Layout::of(format) };
             let shape =
                 Shape { layer_pattern: "M-".to_owned(), mamba_heads, groups, intermediate_size: 2048, ..Shape::mini() };
             let name = format!("gated rows, {format_name}, {} columns", mamba_heads * 64);
-            cases.push(Case { name, shape, layout, steps: vec![vec![5], vec![1], vec![1]] });
+            cases.push(Case { name, shape, layout, steps: vec![vec![40], vec![5], vec![1], vec![1]] });
         }
     }
     cases.extend(attention());

@@ -32,7 +32,7 @@ pub(super) struct Queue<'a> {
 const AHEAD_TOKENS: usize = 128;
 
 /// Most rows that are shared by clusters; more rows fill the GPU by themselves.
-const CLUSTER_ROWS: usize = 32;
+pub(super) const CLUSTER_ROWS: usize = 32;
 /// Sequences up to which a launch costs more than convolving B and C in every block that needs them.
 const STEP_SEQUENCES: usize = 1;
 /// Chunks of more tokens than this use the scan that stages them.
@@ -147,10 +147,6 @@ impl Queue<'_> {
             _ => return self.launch(entry::MAP, grid, params),
         };
         self.launch(entry, grid.smem(0), params)
-    }
-
-    fn gated_norm(&self, params: &GatedNormParams) -> Result<(), DeviceError> {
-        self.launch(entry::GATED_RMS_NORM, self.per_row(Rows::Token, &params.emit, params.group_size), params)
     }
 
     /// One token a sequence: the convolution is the scan's prologue, and its windows move on behind the norm.

@@ -13,6 +13,7 @@ mod enqueue;
 pub mod entry;
 mod expansion;
 mod float_linear;
+mod gated_norm;
 mod greedy;
 mod kernels;
 mod launches;

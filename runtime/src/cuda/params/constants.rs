@@ -103,6 +103,10 @@ device_constants! {
     FLOAT_TILE = 128;
     /// Tokens of which a thread measures a channel.
     CHANNEL_ROWS = 256;
+    /// Groups of a gated norm whose rows stay in registers, each of 1024 columns.
+    GATED_ROWS_GROUPS = 8;
+    /// Steps of the convolution whose inputs a thread has in flight together.
+    CONV_BATCH = 8;
     /// Time steps a block of the convolution computes.
     CONV_CHUNK = 32;
     /// Longest convolution.
