@@ -21,7 +21,6 @@ template <u32 WARPS> struct EmitCluster {
     if (threadIdx.x == 0) {
       barrier_init(&arrived, 1);
       barrier_init_fence();
-      barrier_arrive_expect(&arrived, cluster_size() * WARPS * 4);
     }
     cluster_arrive();
   }
@@ -33,6 +32,7 @@ template <u32 WARPS> struct EmitCluster {
     float4 v = i < part.n ? *(const float4 *)(row + i) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     float peak = warp_max(fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))));
     cluster_wait();
+    if (threadIdx.x == 0) barrier_arrive_expect(&arrived, cluster_size() * WARPS * 4);
     float *mine = &peaks[cluster_rank() * WARPS + warp_id()];
     if (lane < cluster_size()) store_remote(lane, mine, __float_as_uint(peak), &arrived);
     barrier_wait_cluster(&arrived, 0);

@@ -35,7 +35,6 @@ template <u32 WARPS> struct Peaks {
     if (threadIdx.x == 0) {
       barrier_init(&arrived, 1);
       barrier_init_fence();
-      barrier_arrive_expect(&arrived, cluster_size() * WARPS * 4);
     }
     cluster_arrive();
   }
@@ -44,6 +43,7 @@ template <u32 WARPS> struct Peaks {
     if (cluster_size() == 1) return block_max(mine, of);
     mine = warp_max(mine);
     cluster_wait();
+    if (threadIdx.x == 0) barrier_arrive_expect(&arrived, cluster_size() * WARPS * 4);
     u32 lane = lane_id(), count = cluster_size() * WARPS;
     if (lane < cluster_size())
       store_remote(lane, &of[cluster_rank() * WARPS + warp_id()], __float_as_uint(mine), &arrived);
