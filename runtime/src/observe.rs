@@ -1,6 +1,28 @@
 //! What calibration asks of a device, beside running launches: how large activations are, and sums of their products.
 
+use crate::device::{Outputs, SequenceChunk, SlotId};
 use crate::plan::{Activation, BufferId};
+
+/// Of each sequence, every so many tokens: those that get logits.
+pub(crate) fn every(sequences: &[&[u32]], stride: usize) -> Vec<Vec<u32>> {
+    let stride = stride.max(1);
+    let rows = |tokens: &&[u32]| (0..tokens.len() as u32).skip(stride - 1).step_by(stride).collect();
+    sequences.iter().map(rows).collect()
+}
+
+/// The chunks of a step in which sequences without tokens have ended.
+pub(crate) fn going_on<'a>(
+    slots: &[SlotId],
+    sequences: &'a [&'a [u32]],
+    outputs: &'a [Vec<u32>],
+) -> Vec<SequenceChunk<'a>> {
+    let chunk = |((slot, tokens), rows): ((&SlotId, &&'a [u32]), &'a Vec<u32>)| SequenceChunk {
+        slot: *slot,
+        tokens,
+        outputs: Outputs::Rows(rows),
+    };
+    slots.iter().zip(sequences).zip(outputs).map(chunk).filter(|chunk| !chunk.tokens.is_empty()).collect()
+}
 
 /// How large the channels of a buffer are.
 #[derive(Clone, Debug, PartialEq)]

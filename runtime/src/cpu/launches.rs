@@ -9,7 +9,8 @@ use super::buffers::Buffers;
 use super::program::{Scratch, Step, resolve_kernel};
 use super::slots::Slots;
 use super::tensors::Tensors;
-use crate::device::{DeviceError, Limits, Outputs, SequenceChunk, SlotId};
+use crate::device::{DeviceError, Limits, SlotId};
+use crate::observe::{every, going_on};
 use crate::plan::{BufferId, DType, Plan};
 use crate::tensors::TensorStore;
 
@@ -50,15 +51,8 @@ impl<'p> Launches<'p> {
     }
 
     fn load(&mut self, sequences: &[&[u32]], output_stride: usize) -> Result<(), DeviceError> {
-        let stride = output_stride.max(1);
-        let outputs: Vec<Vec<u32>> = sequences
-            .iter()
-            .map(|tokens| (0..tokens.len() as u32).skip(stride - 1).step_by(stride).collect())
-            .collect();
-        let going_on = self.sequences.iter().zip(sequences).zip(&outputs).filter(|((_, tokens), _)| !tokens.is_empty());
-        let chunks: Vec<_> = going_on
-            .map(|((slot, tokens), rows)| SequenceChunk { slot: *slot, tokens, outputs: Outputs::Rows(rows) })
-            .collect();
+        let outputs = every(sequences, output_stride);
+        let chunks = going_on(&self.sequences, sequences, &outputs);
         let limits = Limits { step_rows: usize::MAX, ..Limits::default() };
         self.batch.load(&chunks, &self.slots, &limits, self.plan.model.vocab_size)?;
         self.slots.reserve(self.batch.chunks.iter().map(|chunk| (chunk.slot, chunk.len)))?;

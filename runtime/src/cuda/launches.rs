@@ -13,8 +13,8 @@ use super::program::Resolver;
 use super::scratch::Scratch;
 use super::slots::Slots;
 use super::tensors::Tensors;
-use crate::device::{DeviceError, Limits, Outputs, SequenceChunk, SlotId};
-use crate::observe::Channels;
+use crate::device::{DeviceError, Limits, SlotId};
+use crate::observe::{Channels, every, going_on};
 use crate::plan::{BufferId, DType, Plan, Rows};
 use crate::tensors::TensorStore;
 use std::cell::Cell;
@@ -83,15 +83,8 @@ impl<'m> Launches<'m> {
     }
 
     fn load(&mut self, sequences: &[&[u32]], output_stride: usize) -> Result<(), DeviceError> {
-        let stride = output_stride.max(1);
-        let outputs: Vec<Vec<u32>> = sequences
-            .iter()
-            .map(|tokens| (0..tokens.len() as u32).skip(stride - 1).step_by(stride).collect())
-            .collect();
-        let going_on = self.sequences.iter().zip(sequences).zip(&outputs).filter(|((_, tokens), _)| !tokens.is_empty());
-        let chunks: Vec<_> = going_on
-            .map(|((slot, tokens), rows)| SequenceChunk { slot: *slot, tokens, outputs: Outputs::Rows(rows) })
-            .collect();
+        let outputs = every(sequences, output_stride);
+        let chunks = going_on(&self.sequences, sequences, &outputs);
         let stream = &self.machine.stream;
         self.batch.load(&chunks, &self.slots, &self.limits, self.plan.model.vocab_size)?;
         self.slots.reserve(self.batch.chunks.iter().copied(), stream, 0)?;
