@@ -5,6 +5,8 @@ use super::driver::{Event, Memory, Stream};
 use super::measure::Product;
 use crate::device::DeviceError;
 use libloading::{Library, Symbol};
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64;
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 
@@ -251,13 +253,10 @@ impl Drop for Vendor {
 /// Multiplying zeros takes less power, so the clock would be higher than it is for those.
 fn random(bytes: usize, seed: u64, stream: &Stream) -> Result<Memory, DeviceError> {
     let memory = Memory::allocate(bytes, "the vendor's matrix product")?;
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut random = Pcg64::seed_from_u64(seed);
     let next = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
         // Four numbers up to 63: a standard deviation of 28.
-        let sum: i32 = (0..4).map(|part| (state >> (16 + 8 * part) & 63) as i32).sum();
+        let sum: i32 = (0..4).map(|_| random.random_range(0..64)).sum();
         ((sum - 126) * 3 / 4) as i8 as u8
     };
     let block: Vec<u8> = (0..bytes.min(RANDOM_BYTES)).map(next).collect();
