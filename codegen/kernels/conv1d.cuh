@@ -102,3 +102,50 @@ DEVICE void move_window(const Conv1dParams &p, u32 sequence, u32 first, u32 step
       if (j <= back) state[(u64)c * back + j - 1] = window[j];
   }
 }
+
+// Four channels of a sequence, and convolutions of four taps: the window is 12 consecutive numbers, the oldest of a channel first.
+struct ConvFour {
+  static constexpr u32 TAPS = 4;
+  float4 w[4], seen[3], bias;
+
+  DEVICE static float4 *window(const Conv1dParams &p, u32 sequence, u32 c) {
+    return (float4 *)((float *)(p.batch.seq_base[sequence] + p.state_offset) + c * (TAPS - 1));
+  }
+
+  DEVICE void load(const Conv1dParams &p, u32 sequence, u32 c) {
+#pragma unroll
+    for (u32 j = 0; j < 4; j++) w[j] = *(const float4 *)(p.weight + (c + j) * TAPS);
+#pragma unroll
+    for (u32 j = 0; j < 3; j++) seen[j] = window(p, sequence, c)[j];
+    bias = p.bias ? *(const float4 *)(p.bias + c) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+  }
+
+  // As conv1d adds.
+  DEVICE static float convolve(float4 w, float bias, float a, float b, float c, float newest) {
+    return silu(fmaf(w.w, newest, fmaf(w.z, c, fmaf(w.y, b, fmaf(w.x, a, bias)))));
+  }
+
+  // Convolves, and moves the window on.
+  DEVICE void finish(const Conv1dParams &p, u32 sequence, u32 c, float4 x) const {
+    float4 y = make_float4(convolve(w[0], bias.x, seen[0].x, seen[0].y, seen[0].z, x.x),
+                           convolve(w[1], bias.y, seen[0].w, seen[1].x, seen[1].y, x.y),
+                           convolve(w[2], bias.z, seen[1].z, seen[1].w, seen[2].x, x.z),
+                           convolve(w[3], bias.w, seen[2].y, seen[2].z, seen[2].w, x.w));
+    *(float4 *)(p.out + (u64)sequence * p.channels + c) = y;
+    float4 *to = window(p, sequence, c);
+    to[0] = make_float4(seen[0].y, seen[0].z, x.x, seen[1].x);
+    to[1] = make_float4(seen[1].y, x.y, seen[1].w, seen[2].x);
+    to[2] = make_float4(x.z, seen[2].z, seen[2].w, x.w);
+  }
+};
+
+// The same as conv1d for one token a sequence, four channels a thread: windows and weights are there before the inputs are.
+DEVICE void conv1d_step(const Conv1dParams &p) {
+  pdl_launch_dependents();
+  u32 c = (blockIdx.x * blockDim.x + threadIdx.x) * 4, sequence = blockIdx.y;
+  if (c >= p.channels) return;
+  ConvFour four;
+  four.load(p, sequence, c);
+  pdl_wait();
+  four.finish(p, sequence, c, *(const float4 *)(p.x + (u64)sequence * p.channels + c));
+}

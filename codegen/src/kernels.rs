@@ -45,6 +45,7 @@ pub const FILES: &[KernelFile] = files![
     "epilogue.cuh",
     "float_tile.cuh",
     "gated_norm_1024.cuh",
+    "gated_norm_rows.cuh",
     "gram.cuh",
     "hadamard.cuh",
     "int8_peak.cuh",
@@ -101,9 +102,10 @@ pub const KERNELS: &[KernelRow] = table! {
     }
     "rows.cuh", "GatedNormParams" { GATED_RMS_NORM => "gated_rms_norm"; }
     "gated_norm_1024.cuh", "GatedNormParams" { GATED_RMS_NORM_1024 => "gated_rms_norm_1024"; }
+    "gated_norm_rows.cuh", "GatedNormParams" { GATED_NORM_ROWS => "gated_norm_rows"; }
     "rows.cuh", "GatedStepParams" { GATED_RMS_NORM_STEP => "gated_rms_norm_step"; }
     "rows.cuh", "DequantizeParams" { DEQUANTIZE => "dequantize"; }
-    "conv1d.cuh", "Conv1dParams" { CONV1D => "conv1d"; }
+    "conv1d.cuh", "Conv1dParams" { CONV1D => "conv1d"; CONV1D_STEP => "conv1d_step"; }
     "ssm_scan.cuh", "SsmScanParams" {
         SCAN_32 => "ssm_scan<1, 1, false>";
         SCAN_64 => "ssm_scan<2, 1, false>";

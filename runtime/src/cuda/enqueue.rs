@@ -89,6 +89,7 @@ impl Queue<'_> {
             Op::Mixer(mixer) if self.shape.is_decode() && self.shape.sequences <= STEP_SEQUENCES => {
                 self.mixer_step(mixer)
             }
+            Op::Mixer(mixer) if self.takes_many(&mixer.scan) => self.mixer_of_many(mixer),
             Op::Mixer(mixer) => {
                 self.conv1d(&mixer.conv)?;
                 self.expand_ahead(mixer)?;
@@ -174,15 +175,15 @@ impl Queue<'_> {
         self.launch(entry, grid, &ScanStepParams { conv, scan: SsmScanParams { xbc: 0, ..scan } })
     }
 
-    fn conv1d(&self, params: &Conv1dParams) -> Result<(), DeviceError> {
+    pub(super) fn conv1d(&self, params: &Conv1dParams) -> Result<(), DeviceError> {
         let columns = params.channels.div_ceil(entry::CONV1D.threads) as usize;
         let chunks = self.shape.longest.div_ceil(CONV_CHUNK as usize);
         self.launch(entry::CONV1D, Grid::new(columns, chunks, self.shape.sequences), params)
     }
 
     fn scan(&self, params: &SsmScanParams) -> Result<(), DeviceError> {
-        if let Some((grid, params)) = self.scan_of_many(params) {
-            return self.launch(entry::SCAN_MANY_128, grid, &params);
+        if self.takes_many(params) {
+            return self.scan_of_many(params);
         }
         if let Some(kernel) = self.scan_in_chunks(params) {
             return self.chunked(kernel, params);

@@ -5,8 +5,8 @@ mod sizes;
 pub use sizes::*;
 
 use super::params::{
-    ATTENTION_DECODE_WARPS, GATED_ROWS_GROUPS, LONG_SCAN_WARPS, MAP_PART_WARPS, MAP_ROW_WARPS, PAIR_BOXES,
-    PAIR_MAX_ROW_GROUPS, SCAN_CHUNK_WARPS, SCAN_MANY_ROWS, SCAN_WARPS, SKINNY_WARPS, STREAM_WARPS,
+    ATTENTION_DECODE_WARPS, GATED_ROWS_GROUPS, GATED_ROWS_WARPS, LONG_SCAN_WARPS, MAP_PART_WARPS, MAP_ROW_WARPS,
+    PAIR_BOXES, PAIR_MAX_ROW_GROUPS, SCAN_CHUNK_WARPS, SCAN_MANY_WARPS, SCAN_WARPS, SKINNY_WARPS, STREAM_WARPS,
 };
 
 /// A `__global__` function.
@@ -74,12 +74,16 @@ entries! {
     GATED_RMS_NORM = "gated_rms_norm", 512, 1;
     /// Gated RMSNorm of groups of 1024 columns and emit, many rows.
     GATED_RMS_NORM_1024 = "gated_rms_norm_1024", GATED_ROWS_GROUPS * 32, 2;
+    /// Gated group RMSNorm and emit of a few rows behind the scan of many sequences.
+    GATED_NORM_ROWS = "gated_norm_rows", GATED_ROWS_WARPS * 32, 1;
     /// Gated group RMSNorm and emit, then the new windows of the convolution.
     GATED_RMS_NORM_STEP = "gated_rms_norm_step", 512, 1;
     /// Raw sums to floats.
     DEQUANTIZE = "dequantize", 256, 1;
     /// Causal convolution.
     CONV1D = "conv1d", 128, 1;
+    /// The same of one token a sequence, four channels a thread.
+    CONV1D_STEP = "conv1d_step", 128, 1;
 
     /// Scan with states up to 32 wide, few tokens.
     SCAN_32 = "ssm_scan_32", SCAN_THREADS, 1;
@@ -98,7 +102,7 @@ entries! {
     /// States up to 256 wide.
     SCAN_STEP_256 = "ssm_scan_step_256", SCAN_THREADS, 1;
     /// Scan of one token of each of many sequences, states up to 128 wide.
-    SCAN_MANY_128 = "ssm_scan_many_128", SCAN_MANY_ROWS * 8 + 32, 2;
+    SCAN_MANY_128 = "ssm_scan_many_128", SCAN_MANY_WARPS * 32 + 32, 2;
     /// Scan with states up to 64 wide, tokens staged in shared memory.
     SCAN_LONG_64 = "ssm_scan_long_64", LONG_SCAN_THREADS, 1;
     /// Scan with states up to 128 wide, tokens staged in shared memory.

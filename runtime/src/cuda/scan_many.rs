@@ -1,30 +1,60 @@
-//! The scan of one token of each of several sequences, whose states are copied into a ring.
+//! The mixer of one token of each of several sequences, whose scan states are copied into a ring.
 
 use super::enqueue::{Queue, is_narrow};
 use super::entry::{self, scan_many_smem_bytes};
 use super::kernels::Grid;
-use super::params::{SCAN_MANY_ROWS, SsmScanParams};
+use super::params::{
+    Conv1dParams, EMIT_FLOAT, Emit, GATED_ROWS_CLUSTER, GATED_ROWS_WARPS, GatedNormParams, SCAN_MANY_ROWS,
+    SsmScanParams,
+};
+use super::program::MixerOp;
+use crate::device::DeviceError;
 
 /// Fewer sequences have too few states to need more of them in flight.
 const FEWEST_SEQUENCES: usize = 4;
-/// Its barriers, and what the driver keeps of a block's shared memory.
+/// The scan's barriers, and what the driver keeps of a block's shared memory.
 const FIXED_BYTES: u32 = 2048;
+/// Columns of a warp of the gated norm.
+const NORM_PIECE: u32 = 256;
 
 impl Queue<'_> {
-    /// Grid and arguments, or `None` where there are other kernels for it.
-    pub(super) fn scan_of_many(&self, params: &SsmScanParams) -> Option<(Grid, SsmScanParams)> {
-        let sequences = self.shape.sequences;
-        let many = self.shape.is_decode() && sequences >= FEWEST_SEQUENCES;
-        let smem = scan_many_smem_bytes(params.state_size);
-        let fits = self.kernels.hopper && smem + FIXED_BYTES <= self.gpu.smem_per_block;
-        if !many || !takes(params) || !fits {
-            return None;
+    /// Whether this is a step of several sequences, and a scan that the ring takes.
+    pub(super) fn takes_many(&self, scan: &SsmScanParams) -> bool {
+        let many = self.shape.is_decode() && self.shape.sequences >= FEWEST_SEQUENCES;
+        let smem = scan_many_smem_bytes(scan.state_size);
+        many && self.kernels.hopper && takes(scan) && smem + FIXED_BYTES <= self.gpu.smem_per_block
+    }
+
+    /// Convolution, scan, norm. The norm behind another scan could not read its gate before that has finished.
+    pub(super) fn mixer_of_many(&self, mixer: &MixerOp) -> Result<(), DeviceError> {
+        if in_fours(&mixer.conv) {
+            self.conv1d_step(&mixer.conv)?;
+        } else {
+            self.conv1d(&mixer.conv)?;
         }
-        let params = SsmScanParams { sequences: sequences as u32, ..*params };
+        self.scan_of_many(&mixer.scan)?;
+        match norm_cluster(&mixer.norm) {
+            Some(cluster) => {
+                let blocks = self.shape.rows * cluster as usize;
+                let grid = Grid::new(blocks, 1, 1).clusters(cluster as usize);
+                self.launch(entry::GATED_NORM_ROWS, grid, &mixer.norm)
+            }
+            None => self.gated_norm(&mixer.norm),
+        }
+    }
+
+    fn conv1d_step(&self, params: &Conv1dParams) -> Result<(), DeviceError> {
+        let blocks = (params.channels / 4).div_ceil(entry::CONV1D_STEP.threads);
+        self.launch(entry::CONV1D_STEP, Grid::new(blocks as usize, self.shape.sequences, 1), params)
+    }
+
+    pub(super) fn scan_of_many(&self, params: &SsmScanParams) -> Result<(), DeviceError> {
+        let params = SsmScanParams { sequences: self.shape.sequences as u32, ..*params };
+        let smem = scan_many_smem_bytes(params.state_size);
         let pieces = params.sequences * params.heads * (params.head_dim / SCAN_MANY_ROWS);
         let resident = (self.gpu.smem_per_sm / (smem + FIXED_BYTES)).clamp(1, entry::SCAN_MANY_128.blocks_per_sm);
         let blocks = pieces.min(resident * self.gpu.sm_count);
-        Some((Grid::new(blocks as usize, 1, 1).smem(smem as usize), params))
+        self.launch(entry::SCAN_MANY_128, Grid::new(blocks as usize, 1, 1).smem(smem as usize), &params)
     }
 }
 
@@ -34,14 +64,42 @@ fn takes(params: &SsmScanParams) -> bool {
     whole && (65..=128).contains(&params.state_size) && is_narrow(params) == 0
 }
 
+/// Whether a thread can convolve four channels, by vector loads.
+fn in_fours(conv: &Conv1dParams) -> bool {
+    let aligned = [conv.x, conv.weight, conv.bias, conv.out, conv.state_offset];
+    conv.taps == 4 && conv.channels.is_multiple_of(4) && aligned.iter().all(|address| address.is_multiple_of(16))
+}
+
+/// Blocks that share a row of the gated norm by registers, each with whole groups and whole blocks of a rotation.
+fn norm_cluster(norm: &GatedNormParams) -> Option<u32> {
+    let Emit { n, n_padded, hadamard_block, format, .. } = norm.emit;
+    let rotation = matches!(hadamard_block, 0 | 1 | 256 | 512 | 1024);
+    let fits = |blocks: &u32| {
+        let part = n / blocks;
+        let whole = |size: u32| part.is_multiple_of(size.max(1));
+        n.is_multiple_of(*blocks)
+            && part <= GATED_ROWS_WARPS * NORM_PIECE
+            && whole(hadamard_block)
+            && whole(norm.group_size)
+            && norm.group_size.is_multiple_of(NORM_PIECE)
+    };
+    let found = [1, 2, 4, GATED_ROWS_CLUSTER].into_iter().find(fits);
+    found.filter(|_| rotation && format != EMIT_FLOAT && n == n_padded)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::params::{DTYPE_F16, DTYPE_F32};
+    use super::super::params::{DTYPE_F16, DTYPE_F32, EMIT_I8};
     use super::*;
     use bytemuck::Zeroable;
 
     fn params(head_dim: u32, state_size: u32, state_dtype: u32) -> SsmScanParams {
         SsmScanParams { head_dim, state_size, state_dtype, ..SsmScanParams::zeroed() }
+    }
+
+    fn norm(n: u32, group_size: u32, hadamard_block: u32) -> GatedNormParams {
+        let emit = Emit { n, n_padded: n.next_multiple_of(16), hadamard_block, format: EMIT_I8, ..Emit::zeroed() };
+        GatedNormParams { emit, group_size, ..GatedNormParams::zeroed() }
     }
 
     #[test]
@@ -56,5 +114,32 @@ mod tests {
         assert!(!takes(&params(64, 64, DTYPE_F32)));
         assert!(!takes(&params(64, 132, DTYPE_F32)));
         assert!(!takes(&params(40, 128, DTYPE_F32)));
+    }
+
+    #[test]
+    fn shares_rows_of_the_norm_by_whole_groups_and_rotations() {
+        assert_eq!(norm_cluster(&norm(8192, 1024, 1024)), Some(8));
+        assert_eq!(norm_cluster(&norm(2048, 256, 512)), Some(2));
+        assert_eq!(norm_cluster(&norm(768, 256, 0)), Some(1));
+    }
+
+    #[test]
+    fn leaves_wide_groups_wide_rotations_and_floats_to_the_norm_in_shared_memory() {
+        assert_eq!(norm_cluster(&norm(8192, 2048, 1024)), None);
+        assert_eq!(norm_cluster(&norm(8192, 1024, 2048)), None);
+        assert_eq!(norm_cluster(&norm(16_384, 1024, 1024)), None);
+        assert_eq!(norm_cluster(&norm(320, 64, 0)), None);
+        let mut floats = norm(8192, 1024, 1024);
+        floats.emit.format = EMIT_FLOAT;
+        assert_eq!(norm_cluster(&floats), None);
+    }
+
+    #[test]
+    fn convolves_in_fours_where_four_taps_and_channels_are_together() {
+        let conv = Conv1dParams { channels: 10_240, taps: 4, ..Conv1dParams::zeroed() };
+        assert!(in_fours(&conv));
+        assert!(!in_fours(&Conv1dParams { taps: 3, ..conv }));
+        assert!(!in_fours(&Conv1dParams { channels: 322, ..conv }));
+        assert!(!in_fours(&Conv1dParams { state_offset: 8, ..conv }));
     }
 }

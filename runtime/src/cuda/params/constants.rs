@@ -114,9 +114,15 @@ device_constants! {
     /// Warps of a block of the scan.
     SCAN_WARPS = 4;
     /// Rows of a piece of a state of the scan of many sequences.
-    SCAN_MANY_ROWS = 32;
+    SCAN_MANY_ROWS = 16;
     /// Pieces in its ring.
-    SCAN_MANY_STAGES = 6;
+    SCAN_MANY_STAGES = 12;
+    /// Its warps that compute; one more requests.
+    SCAN_MANY_WARPS = 8;
+    /// Warps of a block of the gated norm by clusters, 256 columns each.
+    GATED_ROWS_WARPS = 4;
+    /// Most blocks of its clusters.
+    GATED_ROWS_CLUSTER = 8;
     /// Warps of a block of the long scan.
     LONG_SCAN_WARPS = 8;
     /// Tokens a stage of the long scan holds.
