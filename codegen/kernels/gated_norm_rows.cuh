@@ -36,7 +36,7 @@ DEVICE void normalize(const GatedNormParams &p, Shared &shared, float (&v)[8], c
   __syncthreads();
   u32 pieces = p.group_size / PIECE, first = warp_id() / pieces * pieces;
   squares = 0.0f;
-  for (u32 i = 0; i < pieces; i++) squares += shared.squares[first + i];
+  for (u32 i = first; i < min(first + pieces, WARPS); i++) squares += shared.squares[i];
   float inverse = 1.0f / sqrtf(squares / p.group_size + p.eps);
 #pragma unroll
   for (u32 r = 0; r < 8; r++) v[r] = v[r] * inverse * weight[r];

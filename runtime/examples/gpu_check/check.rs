@@ -111,6 +111,7 @@ fn cases() -> Vec<Case> {
             cases.push(Case { name, shape, layout, steps: vec![vec![40], vec![5], vec![1], vec![1]] });
         }
     }
+    cases.extend(mixers_of_several());
     cases.extend(attention());
     cases.extend(scans());
     cases
@@ -140,6 +141,29 @@ fn scans() -> Vec<Case> {
         }
     }
     cases
+}
+
+/// Mixers of four sequences and more: norms of one to eight blocks a row, and some that their kernel leaves to another; heads of
+/// one piece and of several; a convolution of three taps.
+fn mixers_of_several() -> Vec<Case> {
+    let shapes = [
+        (Some(256), 16, 64, 4, 4, 4),
+        (Some(256), 48, 64, 4, 4, 7),
+        (None, 64, 64, 4, 3, 6),
+        (Some(1024), 64, 64, 4, 4, 33),
+        (Some(512), 128, 64, 8, 4, 16),
+        (Some(512), 160, 64, 8, 4, 5),
+        (Some(256), 32, 16, 2, 4, 9),
+    ];
+    let case = |(block, mamba_heads, mamba_head_dim, groups, conv_kernel, sequences)| {
+        let layout = Layout { fused_mixer: true, hadamard_block: block, ..Layout::of(WeightFormat::W8) };
+        let layer_pattern = "M-".to_owned();
+        let mini = Shape { layer_pattern, intermediate_size: 2048, ..Shape::mini() };
+        let shape = Shape { mamba_heads, mamba_head_dim, groups, conv_kernel, ..mini };
+        let name = format!("mixers of {sequences}, {} columns, {conv_kernel} taps", mamba_heads * mamba_head_dim);
+        Case { name, shape, layout, steps: vec![vec![1; sequences], vec![1; sequences], vec![1; sequences]] }
+    };
+    shapes.into_iter().map(case).collect()
 }
 
 /// Decode attention of every cache, of short contexts and of parts, of heads that share keys and of those that do not.
