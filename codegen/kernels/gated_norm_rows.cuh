@@ -107,7 +107,6 @@ DEVICE void gated_norm_rows(const GatedNormParams &p) {
   if (threadIdx.x == 0) {
     barrier_init(&shared.arrived, 1);
     barrier_init_fence();
-    barrier_arrive_expect(&shared.arrived, cluster_size() * WARPS * 4);
   }
   cluster_arrive();
   float v[8] = {}, gate[8] = {}, weight[8] = {1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f};
@@ -124,6 +123,7 @@ DEVICE void gated_norm_rows(const GatedNormParams &p) {
   normalize(p, shared, v, weight);
   rotate(shared, v, mine, e.hadamard_block);
   cluster_wait();
+  if (threadIdx.x == 0) barrier_arrive_expect(&shared.arrived, cluster_size() * WARPS * 4);
   float peak = peak_of_row(shared, v);
   float limit = e.format == EMIT_U8 ? 255.0f : 127.0f, low = e.format == EMIT_U8 ? 0.0f : -127.0f;
   float factor = peak > 0.0f ? limit / peak : 0.0f;

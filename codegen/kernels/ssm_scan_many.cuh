@@ -24,6 +24,8 @@ constexpr u32 STAGES = SCAN_MANY_STAGES;
 constexpr u32 ROWS = SCAN_MANY_ROWS;
 constexpr u32 WARPS = SCAN_MANY_WARPS;
 constexpr int TURNS = ROWS / 4;
+// A stage is always the same warp's: another could take the barrier's phase before last for the one it waits for.
+static_assert(STAGES % WARPS == 0, "a warp waits for its own stages");
 
 // Where a piece is.
 struct Piece {

@@ -118,7 +118,7 @@ device_constants! {
     /// Pieces in its ring.
     SCAN_MANY_STAGES = 12;
     /// Its warps that compute; one more requests.
-    SCAN_MANY_WARPS = 8;
+    SCAN_MANY_WARPS = 4;
     /// Warps of a block of the gated norm by clusters, 256 columns each.
     GATED_ROWS_WARPS = 4;
     /// Most blocks of its clusters.
