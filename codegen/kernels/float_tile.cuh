@@ -86,12 +86,14 @@ DEVICE void load8(const float (&row)[PITCH], u32 first, u32 apart, float (&out)[
   }
 }
 
-// sum += a^T b over `depth`, which a multiple of STEP of zeros may follow.
-template <class A, class B> DEVICE void multiply(A &a, B &b, u32 depth, Sums &sum) {
+// use(row, column, value) of this thread's values of a^T b, the sum over `depth`, behind which operands have zeros up to a
+// multiple of STEP. Row and column are within the tile.
+template <class A, class B, class Use> DEVICE void multiply(A a, B b, u32 depth, Use use) {
   __shared__ __align__(16) Half halves[2][2];
   a.fetch(0), b.fetch(0);
   a.put(halves[0][0]), b.put(halves[0][1]);
   __syncthreads();
+  Sums sum = {};
   u32 turn = 0;
   for (u32 at = 0; at < depth; at += STEP) {
     bool more = at + STEP < depth;
@@ -115,6 +117,10 @@ template <class A, class B> DEVICE void multiply(A &a, B &b, u32 depth, Sums &su
     if (more) a.put(halves[turn][0]), b.put(halves[turn][1]);
     __syncthreads();
   }
+#pragma unroll
+  for (u32 i = 0; i < 8; i++)
+#pragma unroll
+    for (u32 j = 0; j < 8; j++) use(row_of(i), column_of(j), sum[i][j]);
 }
 
 } // namespace float_tile

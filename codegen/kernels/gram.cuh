@@ -13,16 +13,11 @@ DEVICE void gram(const GramParams &p) {
   // What is right of the diagonal is what is left of it.
   if (p.symmetric && column0 > row0) return;
   float_tile::Down a = {p.a, p.a_pitch, row0}, b = {p.b, p.b_pitch, column0};
-  float_tile::Sums sum = {};
-  float_tile::multiply(a, b, p.tokens, sum);
-#pragma unroll
-  for (u32 i = 0; i < 8; i++)
-#pragma unroll
-    for (u32 j = 0; j < 8; j++) {
-      u32 row = row0 + float_tile::row_of(i), column = column0 + float_tile::column_of(j);
-      if (row >= p.m || column >= p.n) continue;
-      float total = p.out[(u64)row * p.n + column] + sum[i][j];
-      p.out[(u64)row * p.n + column] = total;
-      if (p.symmetric && column0 < row0) p.out[(u64)column * p.n + row] = total;
-    }
+  float_tile::multiply(a, b, p.tokens, [&](u32 i, u32 j, float sum) {
+    u32 row = row0 + i, column = column0 + j;
+    if (row >= p.m || column >= p.n) return;
+    float total = p.out[(u64)row * p.n + column] + sum;
+    p.out[(u64)row * p.n + column] = total;
+    if (p.symmetric && column0 < row0) p.out[(u64)column * p.n + row] = total;
+  });
 }

@@ -13,13 +13,8 @@ template <u32 DTYPE> DEVICE void linear_float(const LinearParams &p) {
   u32 token0 = blockIdx.x * FLOAT_TILE, row0 = blockIdx.y * FLOAT_TILE;
   float_tile::Along<DTYPE_F32> x = {(const float *)p.x, p.k_padded, p.k, token0, p.rows};
   float_tile::Along<DTYPE> weight = {(const typename Element<DTYPE>::Type *)s.weight, p.k, p.k, row0, s.out_features};
-  float_tile::Sums sum = {};
-  float_tile::multiply(x, weight, p.k, sum);
-#pragma unroll
-  for (u32 i = 0; i < 8; i++)
-#pragma unroll
-    for (u32 j = 0; j < 8; j++) {
-      u32 token = token0 + float_tile::row_of(i), row = row0 + float_tile::column_of(j);
-      if (token < p.rows && row < s.out_features) store_float(s, (u64)token * s.out_features + row, sum[i][j]);
-    }
+  float_tile::multiply(x, weight, p.k, [&](u32 i, u32 j, float sum) {
+    u32 token = token0 + i, row = row0 + j;
+    if (token < p.rows && row < s.out_features) store_float(s, (u64)token * s.out_features + row, sum);
+  });
 }
