@@ -43,18 +43,25 @@ DEVICE void barrier_arrive_expect(u64 *barrier, u32 bytes) {
                : "memory");
 }
 
-DEVICE void barrier_wait(u64 *barrier, u32 parity) {
-  asm volatile("{\n"
-               ".reg .pred done;\n"
-               "again:\n"
-               "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-               "@done bra.uni finished;\n"
-               "bra.uni again;\n"
-               "finished:\n"
-               "}" ::"r"(smem_address(barrier)),
-               "r"(parity)
-               : "memory");
-}
+// Until the phase of this parity is over; SEMANTICS say whose stores are seen then.
+#define BARRIER_WAIT(SEMANTICS)                                                          \
+  asm volatile("{\n"                                                                     \
+               ".reg .pred done;\n"                                                      \
+               "again:\n"                                                                \
+               "mbarrier.try_wait.parity" SEMANTICS ".shared::cta.b64 done, [%0], %1;\n" \
+               "@done bra.uni finished;\n"                                               \
+               "bra.uni again;\n"                                                        \
+               "finished:\n"                                                             \
+               "}" ::"r"(smem_address(barrier)),                                         \
+               "r"(parity)                                                               \
+               : "memory")
+
+DEVICE void barrier_wait(u64 *barrier, u32 parity) { BARRIER_WAIT(""); }
+
+// For what other blocks of the cluster have stored.
+DEVICE void barrier_wait_cluster(u64 *barrier, u32 parity) { BARRIER_WAIT(".acquire.cluster"); }
+
+#undef BARRIER_WAIT
 
 // Multiples of 16 bytes, both sides aligned to 16.
 DEVICE void copy_bulk(u32 dst, const void *src, u32 bytes, u64 *barrier, u64 policy) {
@@ -112,20 +119,6 @@ DEVICE float cluster_read(const float *mine, u32 rank) {
   float value;
   asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(value) : "r"(remote_address(mine, rank)) : "memory");
   return value;
-}
-
-// As barrier_wait, for what other blocks of the cluster have stored.
-DEVICE void barrier_wait_cluster(u64 *barrier, u32 parity) {
-  asm volatile("{\n"
-               ".reg .pred done;\n"
-               "again:\n"
-               "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
-               "@done bra.uni finished;\n"
-               "bra.uni again;\n"
-               "finished:\n"
-               "}" ::"r"(smem_address(barrier)),
-               "r"(parity)
-               : "memory");
 }
 
 // Stores to where block `rank` of the cluster has what `mine` is here, and counts the bytes at its barrier.
