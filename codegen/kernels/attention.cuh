@@ -55,9 +55,9 @@ DEVICE void append_head(const float *from, i8 *to, float *scale, u32 n) {
   float peak = 0.0f;
   for (u32 i = lane_id(); i < n; i += WARP) peak = fmaxf(peak, fabsf(from[i]));
   peak = warp_max(peak);
-  float factor = peak > 0.0f ? 127.0f / peak : 0.0f;
-  for (u32 i = lane_id(); i < n; i += WARP) to[i] = (i8)(int)fminf(fmaxf(rintf(from[i] * factor), -127.0f), 127.0f);
-  if (lane_id() == 0) *scale = peak / 127.0f;
+  Quantizer quantizer(peak);
+  for (u32 i = lane_id(); i < n; i += WARP) to[i] = (i8)quantizer.round(from[i]);
+  if (lane_id() == 0) *scale = quantizer.scale();
 }
 
 template <u32 DTYPE> DEVICE void append_row(const AttentionParams &p, u32 row, u32 sequence, u32 position, u32 first, u32 count) {

@@ -99,17 +99,26 @@ template <u32 DTYPE> DEVICE void load8(const void *base, u64 index, float (&out)
   }
 }
 
-// Four values times `factor` as 8-bit numbers from `low` to `limit`, rounded half to even.
-DEVICE u32 quantize4(float4 v, float factor, float low, float limit) {
-  float values[4] = {v.x, v.y, v.z, v.w};
-  u32 packed = 0;
+// A row as 8-bit numbers, rounded half to even: of its largest magnitude -127 to 127, or 0 to 255 where none is negative.
+struct Quantizer {
+  float peak, limit, low, factor;
+
+  DEVICE Quantizer(float peak, bool positive = false)
+      : peak(peak), limit(positive ? 255.0f : 127.0f), low(positive ? 0.0f : -127.0f),
+        factor(peak > 0.0f ? limit / peak : 0.0f) {}
+  DEVICE float scale() const { return peak / limit; }
+  DEVICE int round(float v) const { return (int)fminf(fmaxf(rintf(v * factor), low), limit); }
+  DEVICE u32 pack(float4 v) const {
+    float values[4] = {v.x, v.y, v.z, v.w};
+    u32 packed = 0;
 #pragma unroll
-  for (int j = 0; j < 4; j++) {
-    int q = (int)fminf(fmaxf(rintf(values[j] * factor), low), limit);
-    packed |= (u32)(q & 0xff) << (8 * j);
+    for (int j = 0; j < 4; j++) packed |= (u32)(round(values[j]) & 0xff) << (8 * j);
+    return packed;
   }
-  return packed;
-}
+  DEVICE uint2 pack(const float (&v)[8]) const {
+    return make_uint2(pack(make_float4(v[0], v[1], v[2], v[3])), pack(make_float4(v[4], v[5], v[6], v[7])));
+  }
+};
 
 // The division is off by two units in the last place, and 0 where silu is below 2^-119.
 DEVICE float silu(float x) { return __fdividef(x, 1.0f + expf(-x)); }

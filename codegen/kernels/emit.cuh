@@ -19,12 +19,12 @@ struct RowPart {
 };
 
 // Columns i to i + 3 of a row that is aligned to 16 bytes; i is a multiple of 4.
-DEVICE u32 quantize_columns(const float *row, u32 i, u32 n, float factor, float low, float limit) {
-  if (i + 4 <= n) return quantize4(*(const float4 *)(row + i), factor, low, limit);
+DEVICE u32 quantize_columns(const float *row, u32 i, u32 n, const Quantizer &quantizer) {
+  if (i + 4 <= n) return quantizer.pack(*(const float4 *)(row + i));
   float values[4];
 #pragma unroll
   for (u32 j = 0; j < 4; j++) values[j] = i + j < n ? row[i + j] : 0.0f;
-  return quantize4(make_float4(values[0], values[1], values[2], values[3]), factor, low, limit);
+  return quantizer.pack(make_float4(values[0], values[1], values[2], values[3]));
 }
 
 // Rotates, then stores or quantizes. The caller has synchronized after writing `row`.
@@ -40,14 +40,12 @@ DEVICE void emit_row(float *row, const RowPart &part, const Emit &e, float *scra
   for (u32 i = threadIdx.x; i < part.n; i += blockDim.x) peak = fmaxf(peak, fabsf(row[i]));
   __shared__ float exchanged;
   peak = cluster_max(block_max(peak, scratch), &exchanged);
-  float limit = e.format == EMIT_U8 ? 255.0f : 127.0f;
-  float low = e.format == EMIT_U8 ? 0.0f : -127.0f;
-  float factor = peak > 0.0f ? limit / peak : 0.0f;
-  if (threadIdx.x == 0 && part.begin == 0) e.out_scale[part.row] = peak / limit;
+  Quantizer quantizer(peak, e.format == EMIT_U8);
+  if (threadIdx.x == 0 && part.begin == 0) e.out_scale[part.row] = quantizer.scale();
   // Only a row in one block is padded.
   u32 end = part.n == e.n ? e.n_padded : part.n;
   u8 *out = (u8 *)e.out + part.at(e.n_padded, 0);
   for (u32 i = threadIdx.x * 4; i < end; i += blockDim.x * 4)
-    *(u32 *)(out + i) = quantize_columns(row, i, part.n, factor, low, limit);
+    *(u32 *)(out + i) = quantize_columns(row, i, part.n, quantizer);
   cluster_leave();
 }

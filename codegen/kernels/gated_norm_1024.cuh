@@ -85,11 +85,11 @@ DEVICE void gated_rms_norm_1024(const GatedNormParams &p) {
     return;
   }
   peak = block_max(peak, scratch);
-  float factor = peak > 0.0f ? 127.0f / peak : 0.0f;
-  if (threadIdx.x == 0) e.out_scale[blockIdx.x] = peak / 127.0f;
+  Quantizer quantizer(peak);
+  if (threadIdx.x == 0) e.out_scale[blockIdx.x] = quantizer.scale();
 #pragma unroll
   for (u32 i = 0; i < PIECES; i++)
     if (there)
       *(u32 *)((u8 *)e.out + row + column(i)) =
-          quantize4(make_float4(v[i * 4], v[i * 4 + 1], v[i * 4 + 2], v[i * 4 + 3]), factor, -127.0f, 127.0f);
+          quantizer.pack(make_float4(v[i * 4], v[i * 4 + 1], v[i * 4 + 2], v[i * 4 + 3]));
 }

@@ -6,25 +6,25 @@
 //   Rotations of 512 and 1024 columns add those of two and four warps, through shared memory, once.
 // - The gate is there, and its SiLU computed, before the scan has finished: the kernel ahead starts this one when what is ahead
 //   of it has finished.
-// - The peak of every warp goes to every block at once, and counts its bytes there: nobody waits for what was stored.
+// - Peaks are exchanged as in cluster_peaks.cuh: nobody waits for what was stored.
 //
 // Supports parts of whole groups of the norm, which are whole pieces of 256 columns.
 #pragma once
+#include "cluster_peaks.cuh"
 #include "emit.cuh"
 
 #if __CUDA_ARCH__ >= 900
 
 namespace gated_rows {
 
-constexpr u32 WARPS = GATED_ROWS_WARPS, PIECE = 256, CLUSTER = GATED_ROWS_CLUSTER;
+constexpr u32 WARPS = GATED_ROWS_WARPS, PIECE = 256;
 
 struct Shared {
-  u64 arrived;
-  float peaks[WARPS * CLUSTER];
+  ClusterPeaks<WARPS> peaks;
   float squares[WARPS];
   alignas(16) float row[WARPS * PIECE];
 };
-static_assert(WARPS * CLUSTER <= WARP, "a lane a peak");
+static_assert(GATED_ROWS_CLUSTER <= ClusterPeaks<WARPS>::MAX_BLOCKS, "a place a peak");
 
 // v * inverse * weight of the group's columns.
 DEVICE void normalize(const GatedNormParams &p, Shared &shared, float (&v)[8], const float (&weight)[8]) {
@@ -78,19 +78,6 @@ DEVICE void rotate(Shared &shared, float (&v)[8], u32 mine, u32 block) {
   for (u32 r = 0; r < 8; r++) v[r] *= norm;
 }
 
-// Largest magnitude of the whole row. The others have been waited for.
-DEVICE float peak_of_row(Shared &shared, const float (&v)[8]) {
-  float peak = 0.0f;
-#pragma unroll
-  for (u32 r = 0; r < 8; r++) peak = fmaxf(peak, fabsf(v[r]));
-  peak = warp_max(peak);
-  u32 lane = lane_id(), size = cluster_size();
-  float *mine = &shared.peaks[cluster_rank() * WARPS + warp_id()];
-  if (lane < size) store_remote(lane, mine, __float_as_uint(peak), &shared.arrived);
-  barrier_wait_cluster(&shared.arrived, 0);
-  return warp_max(lane < size * WARPS ? shared.peaks[lane] : 0.0f);
-}
-
 } // namespace gated_rows
 
 #endif
@@ -104,11 +91,7 @@ DEVICE void gated_norm_rows(const GatedNormParams &p) {
   u32 mine = warp_id() * PIECE + lane_id() * 8;
   bool there = mine < part.n;
   pdl_launch_dependents();
-  if (threadIdx.x == 0) {
-    barrier_init(&shared.arrived, 1);
-    barrier_init_fence();
-  }
-  cluster_arrive();
+  shared.peaks.init();
   float v[8] = {}, gate[8] = {}, weight[8] = {1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f};
   if (there) {
     if (p.weight) load8<DTYPE_F32>(p.weight, part.begin + mine, weight);
@@ -122,15 +105,11 @@ DEVICE void gated_norm_rows(const GatedNormParams &p) {
   for (u32 r = 0; r < 8; r++) v[r] *= gate[r];
   normalize(p, shared, v, weight);
   rotate(shared, v, mine, e.hadamard_block);
-  cluster_wait();
-  if (threadIdx.x == 0) barrier_arrive_expect(&shared.arrived, cluster_size() * WARPS * 4);
-  float peak = peak_of_row(shared, v);
-  float limit = e.format == EMIT_U8 ? 255.0f : 127.0f, low = e.format == EMIT_U8 ? 0.0f : -127.0f;
-  float factor = peak > 0.0f ? limit / peak : 0.0f;
-  if (threadIdx.x == 0 && part.begin == 0) e.out_scale[part.row] = peak / limit;
-  if (!there) return;
-  uint2 packed = make_uint2(quantize4(make_float4(v[0], v[1], v[2], v[3]), factor, low, limit),
-                            quantize4(make_float4(v[4], v[5], v[6], v[7]), factor, low, limit));
-  *(uint2 *)((u8 *)e.out + part.at(e.n, mine)) = packed;
+  float peak = 0.0f;
+#pragma unroll
+  for (u32 r = 0; r < 8; r++) peak = fmaxf(peak, fabsf(v[r]));
+  Quantizer quantizer(shared.peaks.most_of_cluster(peak), e.format == EMIT_U8);
+  if (threadIdx.x == 0 && part.begin == 0) e.out_scale[part.row] = quantizer.scale();
+  if (there) *(uint2 *)((u8 *)e.out + part.at(e.n, mine)) = quantizer.pack(v);
 #endif
 }

@@ -17,6 +17,7 @@
 #pragma once
 #include "epilogue.cuh"
 #include "mma.cuh"
+#include "segment.cuh"
 #include "warpgroup.cuh"
 
 #ifdef WARPGROUP_MMA
@@ -72,8 +73,7 @@ struct Tile {
   DEVICE bool find(const PairParams &p, u32 index, u32 rank) {
     const LinearParams &linear = p.linear;
     if (index >= linear.tiles) return false;
-    segment = 0;
-    while (segment + 1 < linear.segment_count && index >= linear.segments[segment + 1].first_tile) segment++;
+    segment = segment_of(linear, index);
     const LinearSegment &s = linear.segments[segment];
     u32 stages = ceil_div(s.row_bytes, BOXES * BOX_BYTES);
     row0 = (index - s.first_tile) * p.row_groups * 16;

@@ -17,6 +17,7 @@
 #pragma once
 #include "epilogue.cuh"
 #include "mma.cuh"
+#include "segment.cuh"
 
 namespace skinny {
 
@@ -32,7 +33,7 @@ struct Cursor {
 
   DEVICE void enter(const LinearParams &p) {
     if (tile >= p.tiles) return;
-    while (segment + 1 < p.segment_count && tile >= p.segments[segment + 1].first_tile) segment++;
+    segment = segment_of(p, tile, segment);
     pieces = ceil_div(p.segments[segment].row_bytes, PIECE_BYTES * WARPS);
     piece = 0;
   }

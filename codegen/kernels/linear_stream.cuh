@@ -19,6 +19,7 @@
 #pragma once
 #include "bulk.cuh"
 #include "linear_skinny.cuh"
+#include "segment.cuh"
 
 #if __CUDA_ARCH__ >= 900
 
@@ -55,7 +56,7 @@ struct Tile {
   DEVICE Tile() : index(blockIdx.x) {}
   DEVICE bool find(const LinearParams &p) {
     if (index >= p.tiles) return false;
-    while (segment + 1 < p.segment_count && index >= p.segments[segment + 1].first_tile) segment++;
+    segment = segment_of(p, index, segment);
     return true;
   }
   DEVICE u32 row0(const LinearParams &p) const { return (index - p.segments[segment].first_tile) * TILE_ROWS; }

@@ -179,18 +179,17 @@ struct Gated {
     normalize(v);
     rotate(v);
     const Emit &e = p.norm.emit;
-    float most = peak(v), factor = most > 0.0f ? 127.0f / most : 0.0f;
+    Quantizer quantizer(peak(v));
     bool keep = blockIdx.x < GATED_CLUSTER;
     if (threadIdx.x == 0) {
-      shared.x_scale = most / 127.0f;
-      if (blockIdx.x == 0) *e.out_scale = most / 127.0f;
+      shared.x_scale = quantizer.scale();
+      if (blockIdx.x == 0) *e.out_scale = quantizer.scale();
     }
 #pragma unroll
     for (u32 t = 0; t < TURNS; t++) {
       if (!there(t)) continue;
       u32 at = first + column(t);
-      uint2 packed = make_uint2(quantize4(make_float4(v[t][0], v[t][1], v[t][2], v[t][3]), factor, -127.0f, 127.0f),
-                                quantize4(make_float4(v[t][4], v[t][5], v[t][6], v[t][7]), factor, -127.0f, 127.0f));
+      uint2 packed = quantizer.pack(v[t]);
 #pragma unroll
       for (u32 rank = 0; rank < GATED_CLUSTER; rank++) store_remote(rank, x + at, packed, &shared.row_there);
       if (keep) *(uint2 *)((u8 *)e.out + at) = packed;

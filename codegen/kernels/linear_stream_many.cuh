@@ -16,6 +16,7 @@
 #include "bulk.cuh"
 #include "epilogue.cuh"
 #include "mma.cuh"
+#include "segment.cuh"
 
 #if __CUDA_ARCH__ >= 900
 
@@ -47,9 +48,9 @@ struct Tile {
   u32 index, row0, row_bytes, format, segment;
 
   DEVICE bool find(const LinearParams &p, u32 wanted) {
-    index = wanted, segment = 0;
+    index = wanted;
     if (index >= p.tiles) return false;
-    while (segment + 1 < p.segment_count && index >= p.segments[segment + 1].first_tile) segment++;
+    segment = segment_of(p, index);
     const LinearSegment &s = p.segments[segment];
     row0 = (index - s.first_tile) * TILE_ROWS, row_bytes = s.row_bytes, format = s.format;
     return true;

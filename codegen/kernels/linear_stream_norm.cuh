@@ -68,15 +68,15 @@ struct Normed {
     if (lane_id() == 0) shared.peaks[warp_id()] = peak;
     consumers_barrier();
     peak = warp_max(shared.peaks[lane_id() % WARPS]);
-    float factor = peak > 0.0f ? 127.0f / peak : 0.0f, scale = peak / 127.0f;
+    Quantizer quantizer(peak);
     if (threadIdx.x == 0) {
-      shared.x_scale = scale;
-      if (blockIdx.x == 0) *p.emit.out_scale = scale;
+      shared.x_scale = quantizer.scale();
+      if (blockIdx.x == 0) *p.emit.out_scale = quantizer.scale();
     }
 #pragma unroll
     for (u32 i = 0; i < TURNS; i++) {
       if (column(i) >= p.emit.n_padded) continue;
-      u32 packed = quantize4(v[i], factor, -127.0f, 127.0f);
+      u32 packed = quantizer.pack(v[i]);
       *(u32 *)(shared.x + column(i)) = packed;
       if (blockIdx.x == 0) *(u32 *)((u8 *)p.emit.out + column(i)) = packed;
     }

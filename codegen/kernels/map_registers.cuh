@@ -5,17 +5,17 @@
 // - A warp takes a block of 256, a lane eight consecutive columns of it: 32-byte loads, three steps of the transform in the
 //   lane and five across lanes, 8-byte stores.
 // - All blocks of a warp are loaded before the first is transformed.
-// - In a cluster the peak of every warp goes to every block at once, and counts its bytes there. Its blocks have so few
-//   threads and registers that they fit an SM beside the linear that makes their row, and are there when it ends.
+// - Its blocks have so few threads and registers that they fit an SM beside the linear that makes their row, and are there
+//   when it ends. Those of a cluster exchange peaks as in cluster_peaks.cuh.
 //
 // Supports multiples of 8 columns, up to WARPS * TURNS blocks of 256 columns a block of threads.
 #pragma once
+#include "cluster_peaks.cuh"
 #include "emit.cuh"
 
 namespace map_registers {
 
 constexpr u32 BLOCK = 256;
-constexpr u32 MAX_CLUSTER = 8;
 
 DEVICE void transform(float (&v)[8]) {
   hadamard::butterflies(v);
@@ -23,53 +23,16 @@ DEVICE void transform(float (&v)[8]) {
   for (u32 r = 0; r < 8; r++) v[r] *= 1.0f / 16.0f;
 }
 
-// Largest over the blocks of a cluster, or of the one block.
-template <u32 WARPS> struct Peaks {
-  float of[MAX_CLUSTER * WARPS];
-  u64 arrived;
-
-#if __CUDA_ARCH__ >= 900
-  // By all threads, early.
-  DEVICE void init() {
-    if (cluster_size() == 1) return;
-    if (threadIdx.x == 0) {
-      barrier_init(&arrived, 1);
-      barrier_init_fence();
-    }
-    cluster_arrive();
-  }
-
-  DEVICE float most(float mine) {
-    if (cluster_size() == 1) return block_max(mine, of);
-    mine = warp_max(mine);
-    cluster_wait();
-    if (threadIdx.x == 0) barrier_arrive_expect(&arrived, cluster_size() * WARPS * 4);
-    u32 lane = lane_id(), count = cluster_size() * WARPS;
-    if (lane < cluster_size())
-      store_remote(lane, &of[cluster_rank() * WARPS + warp_id()], __float_as_uint(mine), &arrived);
-    barrier_wait_cluster(&arrived, 0);
-    mine = 0.0f;
-#pragma unroll
-    for (u32 i = 0; i < MAX_CLUSTER * WARPS; i += WARP)
-      if (i + lane < count) mine = fmaxf(mine, of[i + lane]);
-    return warp_max(mine);
-  }
-#else
-  DEVICE void init() {}
-  DEVICE float most(float mine) { return block_max(mine, of); }
-#endif
-};
-
 } // namespace map_registers
 
 template <bool ROTATED, u32 WARPS, u32 TURNS> DEVICE void map_registers_row(const MapParams &p) {
   using namespace map_registers;
-  __shared__ Peaks<WARPS> peaks;
+  __shared__ ClusterPeaks<WARPS> peaks;
   RowPart part(p.emit.n);
   const Emit &e = p.emit;
   u32 mine = warp_id() * BLOCK + lane_id() * 8;
   constexpr u32 STEP = WARPS * BLOCK;
-  if (e.format != EMIT_FLOAT) peaks.init();
+  if (e.format != EMIT_FLOAT && cluster_size() > 1) peaks.init();
   pdl_launch_dependents();
   pdl_wait();
   const float *x = p.x + part.at(e.n, 0);
@@ -101,16 +64,12 @@ template <bool ROTATED, u32 WARPS, u32 TURNS> DEVICE void map_registers_row(cons
     }
     return;
   }
-  peak = peaks.most(peak);
-  float limit = e.format == EMIT_U8 ? 255.0f : 127.0f, low = e.format == EMIT_U8 ? 0.0f : -127.0f;
-  float factor = peak > 0.0f ? limit / peak : 0.0f;
-  if (threadIdx.x == 0 && part.begin == 0) e.out_scale[part.row] = peak / limit;
+  Quantizer quantizer(peaks.most(peak), e.format == EMIT_U8);
+  if (threadIdx.x == 0 && part.begin == 0) e.out_scale[part.row] = quantizer.scale();
   u8 *out = (u8 *)e.out + part.at(e.n_padded, 0);
 #pragma unroll
   for (u32 t = 0; t < TURNS; t++) {
     if (mine + t * STEP >= part.n) continue;
-    *(uint2 *)(out + mine + t * STEP) =
-        make_uint2(quantize4(make_float4(v[t][0], v[t][1], v[t][2], v[t][3]), factor, low, limit),
-                   quantize4(make_float4(v[t][4], v[t][5], v[t][6], v[t][7]), factor, low, limit));
+    *(uint2 *)(out + mine + t * STEP) = quantizer.pack(v[t]);
   }
 }

@@ -3,6 +3,7 @@
 // Tiles are 128 bytes of k wide and swizzled by 128 bytes, in atoms of 8 rows that start at multiples of 1024 bytes.
 #pragma once
 #include "bulk.cuh"
+#include "segment.cuh"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 #define WARPGROUP_MMA 1
@@ -76,8 +77,7 @@ struct Place {
   DEVICE Place(const LinearParams &p, u32 index, u32 token_tiles, u32 rows, u32 tokens) {
     u32 tile = index / token_tiles;
     token0 = index % token_tiles * tokens;
-    segment = 0;
-    while (segment + 1 < p.segment_count && tile >= p.segments[segment + 1].first_tile) segment++;
+    segment = segment_of(p, tile);
     row0 = (tile - p.segments[segment].first_tile) * rows;
   }
 };
