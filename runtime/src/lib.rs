@@ -7,6 +7,7 @@ pub mod cuda;
 pub mod device;
 pub mod eval;
 pub mod generate;
+mod median;
 pub mod memory;
 pub mod observe;
 pub mod plan;

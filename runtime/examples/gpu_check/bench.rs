@@ -45,7 +45,7 @@ fn bench(models: &Models, scheme: &Scheme, images: &Folder, decode: bool, prefil
             .iter()
             .map(|slot| SequenceChunk { slot: *slot, tokens: &tokens[..1], outputs: Outputs::Last })
             .collect();
-        let elapsed_us = f64::from(device.time_step(&batch, 20)?);
+        let elapsed_us = device.time_step(&batch, 20)?;
         let bytes = decode_bytes(&plan, &store, sequences);
         let floor_us = bytes / bandwidth * 1e6;
         println!(
@@ -61,7 +61,7 @@ fn bench(models: &Models, scheme: &Scheme, images: &Folder, decode: bool, prefil
     for rows in [512, 2048].into_iter().filter(|_| prefill) {
         let slot = device.create_slot()?;
         let batch = [SequenceChunk { slot, tokens: &tokens[..rows], outputs: Outputs::Last }];
-        let elapsed_us = f64::from(device.time_step(&batch, 3)?);
+        let elapsed_us = device.time_step(&batch, 3)?;
         println!("prefill {rows}: {elapsed_us:.1} us, {:.0} tokens/s", rows as f64 / elapsed_us * 1e6);
         if rows == 2048 {
             table(&plan, &device.time_launches(&batch, 2)?);

@@ -1,12 +1,12 @@
 //! The measurements.
 
-use super::timed::median;
 use super::{
     KernelRow, KernelTable, Load, Memory, Options, RaceRow, Report, Roofline, Row, StepSize, Timed, Work, work,
 };
 use crate::cuda::LaunchTime;
 use crate::device::{DeviceError, Outputs, SequenceChunk, SlotId};
 use crate::generate::{GenerateError, prefill};
+use crate::median::median;
 use crate::memory::{Footprint, Use};
 use crate::plan::{Activation, Kernel, Launch, Plan, Rows};
 use crate::verify::kernel_name;

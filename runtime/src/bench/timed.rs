@@ -3,6 +3,7 @@
 use crate::cpu;
 use crate::cuda::{self, LaunchTime, Product, Race};
 use crate::device::{Device, DeviceError, LaunchByLaunch, SequenceChunk};
+use crate::median::median;
 use serde::Serialize;
 use std::time::Instant;
 
@@ -66,7 +67,7 @@ pub trait Timed: Device {
 
 impl Timed for cuda::Device<'_> {
     fn time_step(&mut self, batch: &[SequenceChunk<'_>], repeats: usize) -> Result<f64, DeviceError> {
-        Ok(f64::from(cuda::Device::time_step(self, batch, repeats)?))
+        cuda::Device::time_step(self, batch, repeats)
     }
 
     fn time_launches(&mut self, batch: &[SequenceChunk<'_>], repeats: usize) -> Result<Vec<LaunchTime>, DeviceError> {
@@ -181,9 +182,4 @@ pub fn host_read_bandwidth() -> f64 {
 
 fn microseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e6
-}
-
-pub(super) fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
 }

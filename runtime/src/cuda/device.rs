@@ -3,19 +3,20 @@ use super::beside::Beside;
 use super::buffers::Buffers;
 use super::driver::{Gpu, Graph, Pinned, Stream};
 use super::enqueue::Queue;
-use super::expansion::{self, Expanded};
+use super::expansion::{Expanded, Expansion};
 use super::greedy::Greedy;
 use super::kernels::{KernelImages, Kernels};
 use super::program::{Op, Resolver};
 use super::scratch::Scratch;
 use super::slots::{FIRST_CAPACITY, Slots};
 use super::tensors::{Tensors, stored_bytes};
+use super::vendor::Vendor;
 use crate::device::{DeviceError, LaunchByLaunch, Limits, Logits, SequenceChunk, SlotId};
 use crate::memory::{Footprint, Use};
 use crate::plan::{BufferId, Plan, Rows, StateId};
 use crate::tensors::TensorStore;
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::collections::HashMap;
 
 /// How to run on a GPU.
@@ -47,6 +48,8 @@ pub struct Device<'a> {
     pub(super) kernels: Kernels,
     pub(super) beside: Beside,
     pub(super) stream: Stream,
+    /// Opened once, when a bench first asks.
+    vendor: OnceCell<Option<Vendor>>,
     limits: Limits,
     progress: Progress,
     pub(super) gpu: Gpu,
@@ -75,14 +78,18 @@ impl<'a> Device<'a> {
         plan.validate(store)?;
         let limits = options.limits;
         let gpu = Gpu::open(options.ordinal)?;
-        check_room(plan, store, &gpu, &limits)?;
+        // As if the best kernels for it were there.
+        let mut expansion = Expansion::new(plan, gpu.capability == (9, 0));
+        check_room(plan, stored_bytes(plan, store) + expansion.bytes as u64, &gpu, &limits)?;
         let kernels = Kernels::load(&gpu, images)?;
+        if !kernels.warpgroups {
+            expansion = Expansion::new(plan, false);
+        }
         let stream = Stream::new()?;
         let tensors = Tensors::upload(plan, store)?;
         let slots = Slots::new(plan, &limits);
         let batch = Batch::new(limits.step_rows)?;
-        let (places, expanded) = places_on(plan, kernels.warpgroups);
-        let scratch = Scratch::new(plan, &gpu, &stream, limits.step_rows, expanded)?;
+        let scratch = Scratch::new(plan, &gpu, &stream, limits.step_rows, expansion.bytes)?;
         let output_rows = limits.step_rows.min(FIRST_OUTPUT_ROWS);
         let mut device = Device {
             plan,
@@ -92,19 +99,25 @@ impl<'a> Device<'a> {
             greedy: Greedy::new(limits.step_rows)?,
             buffers: Buffers::new(plan, limits.step_rows, output_rows)?,
             scratch,
-            places,
+            places: expansion.places,
             slots,
             batch,
             tensors,
             kernels,
             beside: Beside::new()?,
             stream,
+            vendor: OnceCell::new(),
             limits,
             progress: Progress::Idle,
             gpu,
         };
         device.resolve()?;
         Ok(device)
+    }
+
+    /// The vendor's library, where it is installed. The context must be current.
+    pub(super) fn vendor(&self) -> Option<&Vendor> {
+        self.vendor.get_or_init(Vendor::open).as_ref()
     }
 
     /// Bytes of GPU memory: weights, buffers, states.
@@ -218,9 +231,8 @@ impl<'a> Device<'a> {
 }
 
 /// Before anything is uploaded: weights, buffers of the largest step, and one sequence.
-fn check_room(plan: &Plan, store: &dyn TensorStore, gpu: &Gpu, limits: &Limits) -> Result<(), DeviceError> {
-    let expanded = places_on(plan, gpu.capability == (9, 0)).1;
-    let footprint = Footprint::of_plan(plan, stored_bytes(plan, store) + expanded as u64);
+fn check_room(plan: &Plan, weight_bytes: u64, gpu: &Gpu, limits: &Limits) -> Result<(), DeviceError> {
+    let footprint = Footprint::of_plan(plan, weight_bytes);
     let context = limits.context.unwrap_or(FIRST_CAPACITY) as u64;
     let of = Use { context, batch: 1, step_rows: limits.step_rows as u64 };
     match footprint.shortage(of, gpu.memory()?.0) {
@@ -229,11 +241,6 @@ fn check_room(plan: &Plan, store: &dyn TensorStore, gpu: &Gpu, limits: &Limits) 
             Err(DeviceError::Backend { device: gpu.name.clone(), message: shortage.message(), help: shortage.help() })
         }
     }
-}
-
-/// Where weights of each launch are expanded, and the bytes that takes: nothing on GPUs without warpgroup instructions.
-pub(super) fn places_on(plan: &Plan, warpgroups: bool) -> (Vec<Option<Expanded>>, usize) {
-    if warpgroups { expansion::places(plan) } else { (vec![None; plan.launches.len()], 0) }
 }
 
 fn misuse(problem: &str) -> DeviceError {

@@ -18,6 +18,10 @@ pub struct Entry {
     pub threads: u32,
     /// Blocks that must fit one SM by registers.
     pub blocks_per_sm: u32,
+    /// Whether it runs with all of an SM's memory that can be shared, as its neighbors in a decode step do: a kernel that
+    /// wants another part of it waits until the SM is empty. Kernels that have many loads in flight in the L1 cache lose
+    /// bandwidth by it.
+    pub all_shared: bool,
 }
 
 impl Entry {
@@ -27,9 +31,23 @@ impl Entry {
     }
 }
 
+macro_rules! all_shared {
+    () => {
+        false
+    };
+    (all_shared) => {
+        true
+    };
+}
+
 macro_rules! entries {
-    ($( $(#[$doc:meta])* $id:ident = $name:literal, $threads:expr, $blocks:expr; )*) => {
-        $( $(#[$doc])* pub const $id: Entry = Entry { name: $name, threads: $threads, blocks_per_sm: $blocks }; )*
+    ($( $(#[$doc:meta])* $id:ident = $name:literal, $threads:expr, $blocks:expr $(, $all_shared:ident)?; )*) => {
+        $( $(#[$doc])* pub const $id: Entry = Entry {
+            name: $name,
+            threads: $threads,
+            blocks_per_sm: $blocks,
+            all_shared: all_shared!($($all_shared)?),
+        }; )*
 
         /// Every entry point.
         pub const ALL: &[Entry] = &[$($id),*];
@@ -47,9 +65,9 @@ const DECODE_THREADS: u32 = ATTENTION_DECODE_WARPS * 32;
 
 entries! {
     /// Token embedding.
-    EMBED = "embed", 256, 1;
+    EMBED = "embed", 256, 1, all_shared;
     /// Rows whose logits were asked for.
-    SELECT_OUTPUTS = "select_outputs", 256, 1;
+    SELECT_OUTPUTS = "select_outputs", 256, 1, all_shared;
     /// Elementwise sum.
     ADD = "add", 256, 1;
     /// Reads memory, to measure bandwidth; `count` is in KiB.
@@ -59,25 +77,25 @@ entries! {
     /// The likeliest token of each row of logits.
     ARGMAX = "argmax", 1024, 1;
     /// RMSNorm and emit.
-    RMS_NORM = "rms_norm", 512, 2;
+    RMS_NORM = "rms_norm", 512, 2, all_shared;
     /// Activation and emit.
-    MAP = "map", 512, 1;
+    MAP = "map", 512, 1, all_shared;
     /// Activation, rotation in blocks of 256 columns, and quantization.
-    MAP_ROTATED = "map_rotated", MAP_ROW_WARPS * 32, 1;
+    MAP_ROTATED = "map_rotated", MAP_ROW_WARPS * 32, 1, all_shared;
     /// Activation and quantization of a row in registers.
-    MAP_PLAIN = "map_plain", MAP_ROW_WARPS * 32, 1;
+    MAP_PLAIN = "map_plain", MAP_ROW_WARPS * 32, 1, all_shared;
     /// As `MAP_ROTATED`, of a part of a row.
-    MAP_PART_ROTATED = "map_part_rotated", MAP_PART_WARPS * 32, 4;
+    MAP_PART_ROTATED = "map_part_rotated", MAP_PART_WARPS * 32, 4, all_shared;
     /// As `MAP_PLAIN`, of a part of a row.
-    MAP_PART_PLAIN = "map_part_plain", MAP_PART_WARPS * 32, 4;
+    MAP_PART_PLAIN = "map_part_plain", MAP_PART_WARPS * 32, 4, all_shared;
     /// Gated group RMSNorm and emit.
-    GATED_RMS_NORM = "gated_rms_norm", 512, 1;
+    GATED_RMS_NORM = "gated_rms_norm", 512, 1, all_shared;
     /// Gated RMSNorm of groups of 1024 columns and emit, many rows.
-    GATED_RMS_NORM_1024 = "gated_rms_norm_1024", GATED_ROWS_GROUPS * 32, 2;
+    GATED_RMS_NORM_1024 = "gated_rms_norm_1024", GATED_ROWS_GROUPS * 32, 2, all_shared;
     /// Gated group RMSNorm and emit of a few rows behind the scan of many sequences.
     GATED_NORM_ROWS = "gated_norm_rows", GATED_ROWS_WARPS * 32, 1;
     /// Gated group RMSNorm and emit, then the new windows of the convolution.
-    GATED_RMS_NORM_STEP = "gated_rms_norm_step", 512, 1;
+    GATED_RMS_NORM_STEP = "gated_rms_norm_step", 512, 1, all_shared;
     /// Raw sums to floats.
     DEQUANTIZE = "dequantize", 256, 1;
     /// Causal convolution.
@@ -94,15 +112,15 @@ entries! {
     /// Scan with states up to 256 wide, few tokens.
     SCAN_256 = "ssm_scan_256", SCAN_THREADS, 1;
     /// Convolution and scan of one token a sequence, states up to 32 wide.
-    SCAN_STEP_32 = "ssm_scan_step_32", SCAN_THREADS, 1;
+    SCAN_STEP_32 = "ssm_scan_step_32", SCAN_THREADS, 1, all_shared;
     /// States up to 64 wide.
-    SCAN_STEP_64 = "ssm_scan_step_64", SCAN_THREADS, 1;
+    SCAN_STEP_64 = "ssm_scan_step_64", SCAN_THREADS, 1, all_shared;
     /// States up to 128 wide.
-    SCAN_STEP_128 = "ssm_scan_step_128", SCAN_THREADS, 1;
+    SCAN_STEP_128 = "ssm_scan_step_128", SCAN_THREADS, 1, all_shared;
     /// States up to 256 wide.
-    SCAN_STEP_256 = "ssm_scan_step_256", SCAN_THREADS, 1;
+    SCAN_STEP_256 = "ssm_scan_step_256", SCAN_THREADS, 1, all_shared;
     /// Scan of one token of each of many sequences, states up to 128 wide.
-    SCAN_MANY_128 = "ssm_scan_many_128", SCAN_MANY_WARPS * 32 + 32, 2;
+    SCAN_MANY_128 = "ssm_scan_many_128", SCAN_MANY_WARPS * 32 + 32, 2, all_shared;
     /// Scan with states up to 64 wide, tokens staged in shared memory.
     SCAN_LONG_64 = "ssm_scan_long_64", LONG_SCAN_THREADS, 1;
     /// Scan with states up to 128 wide, tokens staged in shared memory.
@@ -120,13 +138,13 @@ entries! {
     /// A narrow state, up to 256 wide.
     SCAN_256_NARROW = "ssm_scan_256_narrow", SCAN_THREADS, 1;
     /// A narrow state, up to 32 wide.
-    SCAN_STEP_32_NARROW = "ssm_scan_step_32_narrow", SCAN_THREADS, 1;
+    SCAN_STEP_32_NARROW = "ssm_scan_step_32_narrow", SCAN_THREADS, 1, all_shared;
     /// A narrow state, up to 64 wide.
-    SCAN_STEP_64_NARROW = "ssm_scan_step_64_narrow", SCAN_THREADS, 1;
+    SCAN_STEP_64_NARROW = "ssm_scan_step_64_narrow", SCAN_THREADS, 1, all_shared;
     /// A narrow state, up to 128 wide.
-    SCAN_STEP_128_NARROW = "ssm_scan_step_128_narrow", SCAN_THREADS, 1;
+    SCAN_STEP_128_NARROW = "ssm_scan_step_128_narrow", SCAN_THREADS, 1, all_shared;
     /// A narrow state, up to 256 wide.
-    SCAN_STEP_256_NARROW = "ssm_scan_step_256_narrow", SCAN_THREADS, 1;
+    SCAN_STEP_256_NARROW = "ssm_scan_step_256_narrow", SCAN_THREADS, 1, all_shared;
     /// A narrow state, up to 64 wide.
     SCAN_LONG_64_NARROW = "ssm_scan_long_64_narrow", LONG_SCAN_THREADS, 1;
     /// A narrow state, up to 128 wide.
@@ -183,23 +201,23 @@ entries! {
     /// head_dim up to 128.
     ATTENTION_TILES_I8_128 = "attention_tiles_i8_128", 128, 2;
     /// One token a sequence over a part of an f16 cache on tensor cores, head_dim of 64.
-    ATTENTION_DECODE_F16_64 = "attention_decode_f16_64", DECODE_THREADS, 2;
+    ATTENTION_DECODE_F16_64 = "attention_decode_f16_64", DECODE_THREADS, 2, all_shared;
     /// head_dim of 128.
-    ATTENTION_DECODE_F16_128 = "attention_decode_f16_128", DECODE_THREADS, 2;
+    ATTENTION_DECODE_F16_128 = "attention_decode_f16_128", DECODE_THREADS, 2, all_shared;
     /// A bf16 cache, head_dim of 64.
-    ATTENTION_DECODE_BF16_64 = "attention_decode_bf16_64", DECODE_THREADS, 2;
+    ATTENTION_DECODE_BF16_64 = "attention_decode_bf16_64", DECODE_THREADS, 2, all_shared;
     /// head_dim of 128.
-    ATTENTION_DECODE_BF16_128 = "attention_decode_bf16_128", DECODE_THREADS, 2;
+    ATTENTION_DECODE_BF16_128 = "attention_decode_bf16_128", DECODE_THREADS, 2, all_shared;
     /// The whole of a short context, combined and emitted.
-    ATTENTION_WHOLE_F16_64 = "attention_whole_f16_64", DECODE_THREADS, 2;
+    ATTENTION_WHOLE_F16_64 = "attention_whole_f16_64", DECODE_THREADS, 2, all_shared;
     /// head_dim of 128.
-    ATTENTION_WHOLE_F16_128 = "attention_whole_f16_128", DECODE_THREADS, 2;
+    ATTENTION_WHOLE_F16_128 = "attention_whole_f16_128", DECODE_THREADS, 2, all_shared;
     /// A bf16 cache, head_dim of 64.
-    ATTENTION_WHOLE_BF16_64 = "attention_whole_bf16_64", DECODE_THREADS, 2;
+    ATTENTION_WHOLE_BF16_64 = "attention_whole_bf16_64", DECODE_THREADS, 2, all_shared;
     /// head_dim of 128.
-    ATTENTION_WHOLE_BF16_128 = "attention_whole_bf16_128", DECODE_THREADS, 2;
+    ATTENTION_WHOLE_BF16_128 = "attention_whole_bf16_128", DECODE_THREADS, 2, all_shared;
     /// Parts of the context to one vector a row, and emit.
-    ATTENTION_COMBINE = "attention_combine", 512, 1;
+    ATTENTION_COMBINE = "attention_combine", 512, 1, all_shared;
 
     /// Quantized linear of up to 8 rows, signed activations.
     SKINNY_8_I8 = "linear_skinny_8_i8", SKINNY_THREADS, 2;
@@ -219,46 +237,46 @@ entries! {
     SKINNY_64_U8 = "linear_skinny_64_u8", SKINNY_THREADS, 2;
 
     /// One row, with bulk copies and dot products.
-    DOT_1_I8 = "linear_stream_dot_1_i8", STREAM_THREADS, 2;
+    DOT_1_I8 = "linear_stream_dot_1_i8", STREAM_THREADS, 2, all_shared;
     /// Unsigned activations.
-    DOT_1_U8 = "linear_stream_dot_1_u8", STREAM_THREADS, 2;
+    DOT_1_U8 = "linear_stream_dot_1_u8", STREAM_THREADS, 2, all_shared;
     /// One row that is normalized first.
-    DOT_NORM_1 = "linear_stream_dot_norm_1", STREAM_THREADS, 2;
+    DOT_NORM_1 = "linear_stream_dot_norm_1", STREAM_THREADS, 2, all_shared;
     /// One row that is gated, normalized in groups, rotated and quantized first.
-    DOT_GATED_1 = "linear_stream_dot_gated_1", STREAM_THREADS, 2;
+    DOT_GATED_1 = "linear_stream_dot_gated_1", STREAM_THREADS, 2, all_shared;
     /// Up to 2 rows.
-    DOT_2_I8 = "linear_stream_dot_2_i8", STREAM_THREADS, 2;
+    DOT_2_I8 = "linear_stream_dot_2_i8", STREAM_THREADS, 2, all_shared;
     /// Unsigned activations.
-    DOT_2_U8 = "linear_stream_dot_2_u8", STREAM_THREADS, 2;
+    DOT_2_U8 = "linear_stream_dot_2_u8", STREAM_THREADS, 2, all_shared;
     /// Up to 4 rows, activations as columns of tensor cores.
-    COLUMNS_4_I8 = "linear_stream_columns_4_i8", STREAM_THREADS, 2;
+    COLUMNS_4_I8 = "linear_stream_columns_4_i8", STREAM_THREADS, 2, all_shared;
     /// Unsigned activations.
-    COLUMNS_4_U8 = "linear_stream_columns_4_u8", STREAM_THREADS, 2;
+    COLUMNS_4_U8 = "linear_stream_columns_4_u8", STREAM_THREADS, 2, all_shared;
     /// As `SKINNY_8_I8`, with bulk copies.
-    STREAM_8_I8 = "linear_stream_8_i8", STREAM_THREADS, 2;
+    STREAM_8_I8 = "linear_stream_8_i8", STREAM_THREADS, 2, all_shared;
     /// Unsigned activations.
-    STREAM_8_U8 = "linear_stream_8_u8", STREAM_THREADS, 2;
+    STREAM_8_U8 = "linear_stream_8_u8", STREAM_THREADS, 2, all_shared;
     /// Up to 16 rows.
-    STREAM_16_I8 = "linear_stream_16_i8", STREAM_THREADS, 2;
+    STREAM_16_I8 = "linear_stream_16_i8", STREAM_THREADS, 2, all_shared;
     /// Up to 16 rows, unsigned activations.
-    STREAM_16_U8 = "linear_stream_16_u8", STREAM_THREADS, 2;
+    STREAM_16_U8 = "linear_stream_16_u8", STREAM_THREADS, 2, all_shared;
     /// Up to 32 rows.
-    STREAM_32_I8 = "linear_stream_32_i8", STREAM_THREADS, 2;
+    STREAM_32_I8 = "linear_stream_32_i8", STREAM_THREADS, 2, all_shared;
     /// Up to 32 rows, unsigned activations.
-    STREAM_32_U8 = "linear_stream_32_u8", STREAM_THREADS, 2;
+    STREAM_32_U8 = "linear_stream_32_u8", STREAM_THREADS, 2, all_shared;
     /// Up to 64 rows.
-    STREAM_64_I8 = "linear_stream_64_i8", STREAM_THREADS, 1;
+    STREAM_64_I8 = "linear_stream_64_i8", STREAM_THREADS, 1, all_shared;
     /// Up to 64 rows, unsigned activations.
-    STREAM_64_U8 = "linear_stream_64_u8", STREAM_THREADS, 1;
+    STREAM_64_U8 = "linear_stream_64_u8", STREAM_THREADS, 1, all_shared;
     /// Up to 32 rows of W4, with bulk copies of weights and activations.
-    MANY_32_I8 = "linear_stream_many_32_i8", MANY_THREADS, 1;
+    MANY_32_I8 = "linear_stream_many_32_i8", MANY_THREADS, 1, all_shared;
     /// Unsigned activations.
-    MANY_32_U8 = "linear_stream_many_32_u8", MANY_THREADS, 1;
+    MANY_32_U8 = "linear_stream_many_32_u8", MANY_THREADS, 1, all_shared;
 
     /// Up to 16 rows, pairs of blocks that share k.
-    PAIR_16_I8 = "linear_pair_16_i8", PAIR_THREADS, 1;
+    PAIR_16_I8 = "linear_pair_16_i8", PAIR_THREADS, 1, all_shared;
     /// Unsigned activations.
-    PAIR_16_U8 = "linear_pair_16_u8", PAIR_THREADS, 1;
+    PAIR_16_U8 = "linear_pair_16_u8", PAIR_THREADS, 1, all_shared;
 
     /// W8 by warpgroup instructions, 64 x 32 tiles.
     WARPGROUP_32_I8 = "linear_warpgroup_32_i8", 160, 3;

@@ -15,11 +15,24 @@ pub(super) struct Expanded {
 /// Most bytes that are made beside one scan: enough for two layers, of which each has an MLP, of the 8B model in 4 bits.
 const AHEAD_BYTES: usize = 384 << 20;
 
-/// The places of all launches, and the bytes that they take together.
-///
+/// Where weights of each launch are expanded, and the bytes that takes together.
+pub(super) struct Expansion {
+    pub(super) places: Vec<Option<Expanded>>,
+    pub(super) bytes: usize,
+}
+
+impl Expansion {
+    /// Nothing on GPUs without warpgroup instructions.
+    pub(super) fn new(plan: &Plan, warpgroups: bool) -> Expansion {
+        let nothing = || (vec![None; plan.launches.len()], 0);
+        let (places, bytes) = if warpgroups { places(plan) } else { nothing() };
+        Expansion { places, bytes }
+    }
+}
+
 /// Linears between a mixer and the next one have places of their own. Others have one place together, which is used from one
 /// launch to the next.
-pub(super) fn places(plan: &Plan) -> (Vec<Option<Expanded>>, usize) {
+fn places(plan: &Plan) -> (Vec<Option<Expanded>>, usize) {
     let (mut ahead_bytes, mut alone_bytes, mut next) = (0, 0, None);
     let mut places: Vec<Option<Expanded>> = Vec::with_capacity(plan.launches.len());
     for launch in &plan.launches {

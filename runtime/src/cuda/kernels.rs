@@ -84,7 +84,7 @@ impl Kernels {
             })?;
             functions.insert(entry.name, function);
             allow_shared_memory(gpu, function)?;
-            if DECODE.iter().any(|start| entry.name.starts_with(start)) {
+            if entry.all_shared {
                 prefer_shared_memory(function)?;
             }
         }
@@ -232,24 +232,7 @@ fn allow_shared_memory(gpu: &Gpu, function: sys::CUfunction) -> Result<(), Devic
     set.result().map_err(failed("cuFuncSetAttribute"))
 }
 
-/// How the names of the kernels of decode steps start.
-const DECODE: [&str; 12] = [
-    "embed",
-    "select_outputs",
-    "linear_stream",
-    "linear_pair",
-    "ssm_scan_step",
-    "ssm_scan_many",
-    "map",
-    "rms_norm",
-    "gated_rms_norm",
-    "attention_decode",
-    "attention_whole",
-    "attention_combine",
-];
-
-/// All of an SM's memory that can be shared: a kernel that wants another part of it waits until the SM is empty. Kernels that have
-/// many loads in flight in the L1 cache lose bandwidth by it.
+/// As [`Entry::all_shared`] says.
 fn prefer_shared_memory(function: sys::CUfunction) -> Result<(), DeviceError> {
     let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
     // SAFETY: the function is of a loaded module.

@@ -2,10 +2,9 @@
 
 use super::batch::Batch;
 use super::buffers::Buffers;
-use super::device::places_on;
 use super::driver::Memory;
 use super::entry;
-use super::expansion::Expanded;
+use super::expansion::{Expanded, Expansion};
 use super::kernels::Grid;
 use super::machine::Machine;
 use super::params::{CHANNEL_ROWS, ChannelParams};
@@ -53,13 +52,13 @@ impl<'m> Launches<'m> {
         let outputs = sequences.iter().map(|tokens| tokens.len() / output_stride.max(1)).sum();
         let mut slots = Slots::new(plan, &limits);
         let ids = sequences.iter().map(|_| slots.create(&machine.stream)).collect::<Result<_, _>>()?;
-        let (places, expanded) = places_on(plan, machine.kernels.warpgroups);
+        let expansion = Expansion::new(plan, machine.kernels.warpgroups);
         let mut launches = Launches {
             machine,
             plan,
             buffers: Buffers::without_logits(plan, rows, outputs)?,
-            scratch: Scratch::new(plan, &machine.gpu, &machine.stream, rows, expanded)?,
-            places,
+            scratch: Scratch::new(plan, &machine.gpu, &machine.stream, rows, expansion.bytes)?,
+            places: expansion.places,
             slots,
             batch: Batch::new(rows)?,
             limits,

@@ -6,8 +6,8 @@ use super::entry::{self, Entry};
 use super::kernels::Grid;
 use super::params::AddParams;
 use super::program::Op;
-use super::vendor::Vendor;
 use crate::device::{DeviceError, SequenceChunk};
+use crate::median::median;
 use serde::Serialize;
 
 /// Operations of an mma.sync m16n8k32.
@@ -35,11 +35,6 @@ pub struct Product {
     pub n: usize,
     /// Columns of both.
     pub k: usize,
-}
-
-pub(super) fn median(mut times: Vec<f32>) -> f32 {
-    times.sort_by(f32::total_cmp);
-    times.get(times.len() / 2).copied().unwrap_or(f32::NAN)
 }
 
 impl Device<'_> {
@@ -79,7 +74,7 @@ impl Device<'_> {
             beside.iter_mut().zip(forks).for_each(|(times, elapsed_us)| times.push(elapsed_us));
         }
         // The first run warms up.
-        let median = |times: Vec<f32>| median(times[1..].to_vec());
+        let median = |times: Vec<f32>| median(times[1..].to_vec()) as f32;
         let mut beside = beside.into_iter().map(median);
         let expands = |op: &Op| matches!(op, Op::Mixer(mixer) if !mixer.ahead.is_empty());
         let time = |(launch, times): (usize, Vec<f32>)| {
@@ -91,7 +86,7 @@ impl Device<'_> {
 
     /// Microseconds of one whole step of this batch as [`crate::device::Device::step`] runs it, by the GPU's clock, without
     /// the copies: the median of `repeats`. The slots' states advance, their positions do not.
-    pub fn time_step(&mut self, batch: &[SequenceChunk<'_>], repeats: usize) -> Result<f32, DeviceError> {
+    pub fn time_step(&mut self, batch: &[SequenceChunk<'_>], repeats: usize) -> Result<f64, DeviceError> {
         self.prepare(batch)?;
         let (start, end) = (Event::new()?, Event::new()?);
         let mut times = Vec::with_capacity(repeats);
@@ -128,7 +123,7 @@ impl Device<'_> {
     /// Microseconds that the vendor's library takes for products, where it is installed and can do them.
     pub fn time_vendor(&self, products: &[Product]) -> Result<Vec<Option<f64>>, DeviceError> {
         self.gpu.make_current()?;
-        let Some(vendor) = Vendor::open() else { return Ok(vec![None; products.len()]) };
+        let Some(vendor) = self.vendor() else { return Ok(vec![None; products.len()]) };
         let time = |shape: &Product| -> Result<Option<f64>, DeviceError> {
             Ok(vendor.product(&self.stream, *shape, 1)?.map(|product| f64::from(product.best_us)))
         };

@@ -4,11 +4,12 @@ use super::batch::StepShape;
 use super::device::Device;
 use super::driver::{Event, Stream};
 use super::enqueue::Queue;
-use super::measure::{Product, median};
+use super::measure::Product;
 use super::program::Op;
-use super::vendor::{Vendor, VendorProduct};
+use super::vendor::VendorProduct;
 use super::weights::{LinearOp, WideOp};
 use crate::device::DeviceError;
+use crate::median::median;
 use serde::Serialize;
 
 /// Both in turn on the same random bytes, so that neither has a cooler or less busy GPU: medians.
@@ -38,7 +39,7 @@ impl Device<'_> {
         let Some(Op::Linear(linear)) = self.program.get(launch) else { return Ok(None) };
         let shape = StepShape { rows, outputs: 1, sequences: 1, longest: rows, long_context: false };
         let queue = Queue { shape, ..self.queue() };
-        let (Some(wide), Some(vendor)) = (queue.widened(linear, rows), Vendor::open()) else { return Ok(None) };
+        let (Some(wide), Some(vendor)) = (queue.widened(linear, rows), self.vendor()) else { return Ok(None) };
         let k = wide.linear.k_padded as usize;
         let n = wide.linear.segments().iter().map(|segment| segment.out_features as usize).sum();
         let product = Product { rows, n, k };
@@ -93,5 +94,5 @@ fn in_turn(
     stream.synchronize()?;
     let elapsed = events.windows(2).map(|pair| pair[1].elapsed_us(&pair[0]));
     let times: Vec<f32> = elapsed.skip(2 * WARM_UP).collect::<Result<_, _>>()?;
-    Ok([0, 1].map(|start| median(times[start..].iter().step_by(2).copied().collect())))
+    Ok([0, 1].map(|start| median(times[start..].iter().step_by(2).copied().collect()) as f32))
 }
