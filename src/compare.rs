@@ -1,7 +1,8 @@
 //! `nemoc compare`: how far one model is from another, and which layers did it.
 
 use crate::device;
-use crate::eval::{hardware, layers, model};
+use crate::eval::layers::Streams;
+use crate::eval::{hardware, model};
 use crate::failure::{Failure, Outcome};
 use crate::progress::count_bar;
 use crate::reference;
@@ -9,7 +10,7 @@ use crate::report::data::{Divergence, ModelReport, PerplexityFact, Report, SCHEM
 use crate::report::write_files;
 use crate::table::{bytes, count, table};
 use crate::text::{Text, WindowArguments};
-use runtime::eval::compare;
+use runtime::eval::{Reference, compare};
 use runtime::generate::StepArgs;
 use std::io::Write;
 use std::path::PathBuf;
@@ -57,7 +58,7 @@ fn measure(arguments: &Arguments) -> Result<Report, Failure> {
     let mut device = device::open_for(&artifact, &arguments.step)?.device;
     let mut other = device::open_for(&baseline, &arguments.step)?.device;
     let bar = count_bar("windows");
-    let found = compare(&mut *other, &mut *device, &tokens, &windows, &mut |done, total| {
+    let found = compare(&mut Reference::new(&mut *other, 0), &mut *device, &tokens, &windows, &mut |done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     })?;
@@ -67,7 +68,7 @@ fn measure(arguments: &Arguments) -> Result<Report, Failure> {
     measured.perplexity = Some(PerplexityFact::new(&text.name, windows.size, found.model));
     compared.perplexity = Some(PerplexityFact::new(&text.name, windows.size, found.reference));
     measured.divergence = Some(Divergence::new(&compared.phase, &found));
-    measured.layer_errors = layers::errors(&baseline, &artifact, &tokens)?;
+    measured.layer_errors = Streams::new(&baseline).errors(&artifact, &tokens)?;
     measured.seconds = started.elapsed().as_secs_f64();
     Ok(Report {
         schema: SCHEMA.to_owned(),

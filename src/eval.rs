@@ -1,11 +1,13 @@
 //! `nemoc eval`: the numbers that decide between phases.
 
+mod baseline;
 mod basis;
 pub mod hardware;
 pub mod layers;
 pub mod model;
 mod speed;
 
+use self::baseline::Baseline;
 use crate::device;
 use crate::failure::{Failure, Outcome, warn};
 use crate::reference;
@@ -13,6 +15,7 @@ use crate::report::data::{ModelReport, Report, SCHEMA, Settings};
 use crate::report::{show, write, write_files};
 use crate::text::{Text, WindowArguments};
 use runtime::artifact::Artifact;
+use runtime::device::Device;
 use runtime::eval::{Fewshot, Partial, Preparation, Scoring, Task};
 use runtime::generate::StepArgs;
 use std::path::{Path, PathBuf};
@@ -126,8 +129,14 @@ pub fn run(arguments: &Arguments) -> Outcome {
         models: Vec::new(),
     };
     let mut partial = plan.partial()?;
+    let mut device = plan.baseline_device()?;
+    let mut baseline = plan
+        .baseline
+        .as_ref()
+        .zip(device.as_deref_mut())
+        .map(|(artifact, device)| Baseline::new(artifact, device, arguments.artifacts.len() > 1));
     for path in &arguments.artifacts {
-        let (model, description) = plan.measure(path, partial.as_mut())?;
+        let (model, description) = plan.measure(path, baseline.as_mut(), partial.as_mut())?;
         report.hardware.device = description;
         report.models.push(model);
     }
@@ -196,15 +205,29 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// What the baseline runs on, for all models.
+    fn baseline_device(&self) -> Result<Option<Box<dyn Device + '_>>, Failure> {
+        let baseline = self.baseline.as_ref().filter(|_| self.text.is_some());
+        Ok(baseline
+            .map(|baseline| device::open_for(baseline, &self.arguments.step))
+            .transpose()?
+            .map(|opened| opened.device))
+    }
+
     /// Everything that was asked for, of one model; also what it ran on.
-    fn measure(&self, path: &Path, partial: Option<&mut Partial>) -> Result<(ModelReport, String), Failure> {
+    fn measure(
+        &self,
+        path: &Path,
+        baseline: Option<&mut Baseline<'_>>,
+        partial: Option<&mut Partial>,
+    ) -> Result<(ModelReport, String), Failure> {
         let started = std::time::Instant::now();
         let artifact = reference::open(path)?;
         let mut device = device::open_for(&artifact, &self.arguments.step)?.device;
         let mut report = model::facts(&artifact, path);
         if self.text.is_some() || !self.tasks.is_empty() {
             let tokenizer = device::tokenizer(&artifact, path)?;
-            self.measure_text(&artifact, &mut *device, &tokenizer, &mut report)?;
+            self.measure_text(&artifact, &mut *device, &tokenizer, baseline, &mut report)?;
             self.measure_tasks(&mut *device, &tokenizer, &mut report, partial)?;
         }
         if self.arguments.speed {

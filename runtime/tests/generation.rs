@@ -2,7 +2,7 @@
 
 use runtime::cpu;
 use runtime::device::{Device, Limits};
-use runtime::eval::{self, Windows};
+use runtime::eval::{self, Reference, Windows};
 use runtime::generate::{Finish, GenerateError, Request, Sampling, generate, logits, write_logits};
 use runtime::plan::{DType, Plan, WeightFormat};
 use runtime::synthetic::{self, Layout, MemoryStore, Shape};
@@ -184,7 +184,7 @@ fn a_model_diverges_more_the_fewer_bits_it_has_and_never_from_itself() {
     let windows = Windows { size: 50, count: None, batch: 2 };
     let kl = models.each_ref().map(|quantized| {
         let (mut reference, mut other) = (device(&models[0], Limits::default()), device(quantized, Limits::default()));
-        eval::compare(&mut reference, &mut other, &tokens, &windows, &mut |_, _| ()).unwrap()
+        eval::compare(&mut Reference::new(&mut reference, 0), &mut other, &tokens, &windows, &mut |_, _| ()).unwrap()
     });
     assert_eq!((kl[0].mean_kl, kl[0].kl_p999, kl[0].top1_agreement, kl[0].positions), (0.0, 0.0, 1.0, 200));
     assert_eq!(kl[0].reference, kl[0].model);
@@ -197,7 +197,8 @@ fn refuses_to_compare_models_of_different_vocabularies() {
     let shape = Shape { vocab_size: 64, ..Shape::tiny() };
     let (small, large) = (synthetic::model(&shape, &Layout::of(FLOAT), 1), model(FLOAT));
     let (mut a, mut b) = (device(&small, Limits::default()), device(&large, Limits::default()));
-    let error = eval::compare(&mut a, &mut b, &text(50), &Windows::default(), &mut |_, _| ()).unwrap_err();
+    let error = eval::compare(&mut Reference::new(&mut a, 0), &mut b, &text(50), &Windows::default(), &mut |_, _| ())
+        .unwrap_err();
     assert!(matches!(error, GenerateError::DifferentVocabularies { reference: 64, model: 101 }));
     assert_eq!(a.plan().model.vocab_size, 64);
 }

@@ -1,7 +1,7 @@
 //! What is measured of one model.
 
-use super::{Plan, layers, warn_of};
-use crate::device;
+use super::baseline::Baseline;
+use super::{Plan, warn_of};
 use crate::failure::Failure;
 use crate::progress::count_bar;
 use crate::report::data::{Divergence, LinearFact, ModelReport, PerplexityFact, Predicted};
@@ -118,6 +118,7 @@ impl Plan<'_> {
         artifact: &Artifact,
         device: &mut dyn Device,
         tokenizer: &Tokenizer,
+        baseline: Option<&mut Baseline<'_>>,
         report: &mut ModelReport,
     ) -> Result<(), Failure> {
         let Some(text) = &self.text else { return Ok(()) };
@@ -129,13 +130,12 @@ impl Plan<'_> {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         };
-        let measured = match &self.baseline {
+        let measured = match baseline {
             None => perplexity(device, &tokens, &windows, &mut progress)?,
             Some(baseline) => {
-                report.layer_errors = layers::errors(baseline, artifact, &tokens)?;
-                let mut reference = device::open_for(baseline, &self.arguments.step)?.device;
-                let result = compare(&mut *reference, device, &tokens, &windows, &mut progress)?;
-                report.divergence = Some(Divergence::new(&baseline.plan().model.phase, &result));
+                report.layer_errors = baseline.streams.errors(artifact, &tokens)?;
+                let result = compare(&mut baseline.reference, device, &tokens, &windows, &mut progress)?;
+                report.divergence = Some(Divergence::new(&baseline.phase, &result));
                 result.model
             }
         };

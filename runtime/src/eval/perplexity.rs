@@ -1,30 +1,14 @@
 //! Perplexity on non-overlapping windows, each from a fresh state.
 //!
-//! The ids of the whole text are cut into windows of equal length; what the tokenizer puts before a text (one BOS) is
-//! at the start of the first window only. Within a window, every token but the first is predicted. A comparison looks
-//! at the logits of every token of a window, the last included. Sums are f64.
+//! Within a window, every token but the first is predicted. A comparison looks at the logits of every token of a window, the
+//! last included. Sums are f64.
 
-use crate::device::{Device, Outputs, SequenceChunk, SlotId};
+use super::reference::Reference;
+use super::windows::{Fresh, Predictor, Windows, each_step};
+use crate::device::Device;
 use crate::generate::GenerateError;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-
-/// How a text is cut.
-#[derive(Clone, Copy, Debug)]
-pub struct Windows {
-    /// Tokens of a window.
-    pub size: usize,
-    /// Most windows; `None` takes all whole ones.
-    pub count: Option<usize>,
-    /// Windows computed together.
-    pub batch: usize,
-}
-
-impl Default for Windows {
-    fn default() -> Windows {
-        Windows { size: 1024, count: None, batch: 1 }
-    }
-}
 
 /// How well a model predicts a text.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -87,7 +71,7 @@ pub fn perplexity(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Perplexity, GenerateError> {
     let mut nll = Vec::new();
-    let count = each_step(&mut [device], tokens, windows, progress, &mut |steps| {
+    let count = each_step(&mut [&mut Fresh::new(device)], tokens, windows, progress, &mut |steps| {
         let targets = steps.targets.par_iter().enumerate();
         let rows =
             targets.filter_map(|(row, target)| target.map(|target| negative_log_likelihood(steps.row(0, row), target)));
@@ -98,18 +82,19 @@ pub fn perplexity(
 
 /// Perplexity of two models and the divergence of `model` from `reference`.
 pub fn compare(
-    reference: &mut dyn Device,
+    reference: &mut Reference<'_>,
     model: &mut dyn Device,
     tokens: &[u32],
     windows: &Windows,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Comparison, GenerateError> {
-    let sizes = (reference.plan().model.vocab_size, model.plan().model.vocab_size);
+    let mut model = Fresh::new(model);
+    let sizes = (reference.vocab_size(), model.vocab_size());
     if sizes.0 != sizes.1 {
         return Err(GenerateError::DifferentVocabularies { reference: sizes.0, model: sizes.1 });
     }
     let mut rows: Vec<RowComparison> = Vec::new();
-    let count = each_step(&mut [reference, model], tokens, windows, progress, &mut |steps| {
+    let count = each_step(&mut [reference, &mut model], tokens, windows, progress, &mut |steps| {
         let targets = steps.targets.par_iter().enumerate();
         rows.par_extend(targets.map(|(row, target)| RowComparison {
             position: steps.positions[row],
@@ -151,91 +136,6 @@ fn by_position(rows: &[RowComparison]) -> Vec<PositionDivergence> {
 
 fn summarize(windows: usize, nll: &[f64]) -> Perplexity {
     Perplexity { windows, tokens: nll.len(), mean_nll: nll.iter().sum::<f64>() / nll.len() as f64 }
-}
-
-/// The logits of one step of every device, and the token that each row should predict.
-struct Steps {
-    logits: Vec<Vec<f32>>,
-    targets: Vec<Option<u32>>,
-    /// Of each row in its window.
-    positions: Vec<usize>,
-    vocab_size: usize,
-}
-
-impl Steps {
-    fn row(&self, device: usize, row: usize) -> &[f32] {
-        &self.logits[device][row * self.vocab_size..][..self.vocab_size]
-    }
-}
-
-/// Runs all windows through all devices, step by step. Returns the number of windows.
-fn each_step(
-    devices: &mut [&mut dyn Device],
-    tokens: &[u32],
-    windows: &Windows,
-    progress: &mut dyn FnMut(usize, usize),
-    visit: &mut dyn FnMut(&Steps),
-) -> Result<usize, GenerateError> {
-    let size = windows.size.max(2);
-    let count = (tokens.len() / size).min(windows.count.unwrap_or(usize::MAX));
-    if count == 0 {
-        return Err(GenerateError::TextTooShort { tokens: tokens.len(), window: size });
-    }
-    let step_rows = devices.iter().map(|device| device.limits().step_rows).min().unwrap_or(1);
-    let batch = windows.batch.clamp(1, count).min(step_rows.max(1));
-    let texts: Vec<&[u32]> = tokens.chunks_exact(size).take(count).collect();
-    let mut done = 0;
-    progress(done, count);
-    for texts in texts.chunks(batch) {
-        each_step_of(devices, texts, (step_rows / texts.len()).max(1), visit)?;
-        done += texts.len();
-        progress(done, count);
-    }
-    Ok(count)
-}
-
-/// Runs windows of equal length side by side, `chunk` tokens of each a step.
-fn each_step_of(
-    devices: &mut [&mut dyn Device],
-    texts: &[&[u32]],
-    chunk: usize,
-    visit: &mut dyn FnMut(&Steps),
-) -> Result<(), GenerateError> {
-    let mut slots = Vec::new();
-    for device in devices.iter_mut() {
-        let fresh: Result<Vec<SlotId>, _> = texts.iter().map(|_| device.create_slot()).collect();
-        slots.push(fresh?);
-    }
-    let mut steps = Steps {
-        logits: vec![Vec::new(); devices.len()],
-        targets: Vec::new(),
-        positions: Vec::new(),
-        vocab_size: devices[0].plan().model.vocab_size,
-    };
-    for start in (0..texts[0].len()).step_by(chunk) {
-        let end = texts[0].len().min(start + chunk);
-        for ((device, slots), logits) in devices.iter_mut().zip(&slots).zip(&mut steps.logits) {
-            let chunks = texts.iter().zip(slots).map(|(text, slot)| SequenceChunk {
-                slot: *slot,
-                tokens: &text[start..end],
-                outputs: Outputs::All,
-            });
-            let step = device.step(&chunks.collect::<Vec<_>>())?;
-            logits.clear();
-            logits.extend_from_slice(step.values);
-        }
-        steps.targets.clear();
-        steps.targets.extend(texts.iter().flat_map(|text| (start..end).map(|i| text.get(i + 1).copied())));
-        steps.positions.clear();
-        steps.positions.extend(texts.iter().flat_map(|_| start..end));
-        visit(&steps);
-    }
-    for (device, slots) in devices.iter_mut().zip(&slots) {
-        for slot in slots {
-            device.release_slot(*slot)?;
-        }
-    }
-    Ok(())
 }
 
 /// The mean divergence of rows of logits from those of a reference, in nats.
