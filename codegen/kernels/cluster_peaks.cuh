@@ -25,6 +25,11 @@ template <u32 WARPS> struct ClusterPeaks {
   DEVICE float most_of_cluster(float mine) {
     mine = warp_max(mine);
     cluster_wait();
+    return exchange(mine);
+  }
+
+  // The same of each warp's peak, where all blocks have met since they began.
+  DEVICE float exchange(float mine) {
     u32 lane = lane_id(), count = cluster_size() * WARPS;
     if (threadIdx.x == 0) barrier_arrive_expect(&arrived, count * sizeof(float));
     if (lane < cluster_size())

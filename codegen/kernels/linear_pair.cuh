@@ -1,4 +1,4 @@
-// Plan kernel `linear` for 8-bit activations and 9 to 16 rows, on Hopper: W8 and W4 two-level, by pairs of blocks.
+// Plan kernel `linear` for 8-bit activations and 5 to 16 rows, on Hopper: W8 and W4 two-level, by pairs of blocks.
 //
 // Bound by reading the weights once: 21504 x 4096 of W8 is 88 MB, 19.7 us at an H200's 4.47 TB/s.
 //

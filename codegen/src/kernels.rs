@@ -67,6 +67,7 @@ pub const FILES: &[KernelFile] = files![
     "linear_warpgroup.cuh",
     "map_registers.cuh",
     "mma.cuh",
+    "norm_registers.cuh",
     "norm_row.cuh",
     "observe.cuh",
     "rows.cuh",
@@ -95,6 +96,7 @@ pub const KERNELS: &[KernelRow] = table! {
     "rows.cuh", "SelectParams" { SELECT_OUTPUTS => "select_outputs"; }
     "rows.cuh", "AddParams" { ADD => "add"; READ_MEMORY => "read_memory"; }
     "rows.cuh", "RmsNormParams" { RMS_NORM => "rms_norm"; }
+    "norm_registers.cuh", "RmsNormParams" { RMS_NORM_PART => "rms_norm_part"; }
     "rows.cuh", "MapParams" { MAP => "map"; }
     "map_registers.cuh", "MapParams" {
         MAP_PLAIN => "map_registers_row<false, MAP_ROW_WARPS, MAP_ROW_TURNS>";

@@ -111,6 +111,7 @@ fn cases() -> Vec<Case> {
             cases.push(Case { name, shape, layout, steps: vec![vec![40], vec![5], vec![1], vec![1]] });
         }
     }
+    cases.extend(norms());
     cases.extend(mixers_of_several());
     cases.extend(attention());
     cases.extend(scans());
@@ -138,6 +139,21 @@ fn scans() -> Vec<Case> {
                 let name = format!("scan, {ssm_dtype:?}, {heads} heads of {head_dim} x {state_size}, {length}");
                 cases.push(Case { name, shape: shape.clone(), layout, steps: steps.clone() });
             }
+        }
+    }
+    cases
+}
+
+/// Norms of two, four and eight blocks a row, in one turn and in two, and one of whole pieces for one block alone; linears of 5 to
+/// 16 rows behind them.
+fn norms() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (format_name, format) in formats().into_iter().skip(3).take(2) {
+        for (hidden_size, rows) in [(1024, 5), (1536, 8), (2048, 16), (4096, 7), (4096, 40), (8192, 6), (1152, 12)] {
+            let layer_pattern = "-".to_owned();
+            let shape = Shape { layer_pattern, hidden_size, intermediate_size: 1280, ..Shape::tiny() };
+            let name = format!("norms, {format_name}, {rows} rows of {hidden_size} columns");
+            cases.push(Case { name, shape, layout: Layout::of(format), steps: vec![vec![1; rows]; 2] });
         }
     }
     cases

@@ -6,10 +6,9 @@ use super::driver::{Gpu, Stream};
 use super::entry::{self, Entry, GEMM_BLOCK_M, WARPGROUP, Warpgroup};
 use super::kernels::{Grid, Kernels};
 use super::params::{
-    CONV_CHUNK, Conv1dParams, DTYPE_F32, Emit, ExpandParams, FORMAT_W8, GATED_CLUSTER, GatedLinearParams,
-    GatedNormParams, GatedStepParams, LONG_SCAN_WARPS, LinearParams, MANY_TILE_ROWS, MANY_TOKENS, MAP_PART_TURNS,
-    MAP_PART_WARPS, MAP_ROW_TURNS, MAP_ROW_WARPS, MapParams, NormLinearParams, SCAN_WARPS, STREAM_MAX_GROUPS,
-    STREAM_SCALE_STAGES, ScanStepParams, SsmScanParams, WarpgroupParams,
+    CONV_CHUNK, Conv1dParams, DTYPE_F32, ExpandParams, FORMAT_W8, GATED_CLUSTER, GatedLinearParams, GatedNormParams,
+    GatedStepParams, LONG_SCAN_WARPS, LinearParams, MANY_TILE_ROWS, MANY_TOKENS, NormLinearParams, SCAN_WARPS,
+    STREAM_MAX_GROUPS, STREAM_SCALE_STAGES, ScanStepParams, SsmScanParams, WarpgroupParams,
 };
 use super::program::{MixerOp, Op, RowCount};
 use super::tensor_map::{map_results, map_weights, tensor_map};
@@ -31,8 +30,6 @@ pub(super) struct Queue<'a> {
 /// Tokens of a chunk from which its scan takes longer than expanding weights.
 const AHEAD_TOKENS: usize = 128;
 
-/// Most rows that are shared by clusters; more rows fill the GPU by themselves.
-pub(super) const CLUSTER_ROWS: usize = 32;
 /// Sequences up to which a launch costs more than convolving B and C in every block that needs them.
 const STEP_SEQUENCES: usize = 1;
 /// Chunks of more tokens than this use the scan that stages them.
@@ -70,12 +67,7 @@ impl Queue<'_> {
                 let params = super::params::AddParams { count: elements as u32, ..*params };
                 self.launch(entry::ADD, per_element(entry::ADD, elements), &params)
             }
-            Op::RmsNorm(params, count, taken) => {
-                // Where the linear would add in the order of one block, this one does, too.
-                let alone = *taken && self.row_count(count.rows) == 1;
-                let grid = self.per_row(count.rows, &params.emit, if alone { params.emit.n } else { 1 });
-                self.launch(entry::RMS_NORM, grid, params)
-            }
+            Op::RmsNorm(params, count, taken) => self.rms_norm(params, *count, *taken),
             Op::Map(params, count) => self.map(params, *count),
             Op::Dequantize(params, count) => {
                 let elements = self.elements(*count);
@@ -105,7 +97,7 @@ impl Queue<'_> {
         self.kernels.launch(self.stream, entry, grid, params)
     }
 
-    fn row_count(&self, rows: Rows) -> usize {
+    pub(super) fn row_count(&self, rows: Rows) -> usize {
         match rows {
             Rows::Token => self.shape.rows,
             Rows::Output => self.shape.outputs,
@@ -114,40 +106,6 @@ impl Queue<'_> {
 
     fn elements(&self, count: RowCount) -> usize {
         self.row_count(count.rows) * count.cols
-    }
-
-    /// A row is one block's, or that of a cluster of blocks where a row is long and there are few: each keeps its part in
-    /// shared memory. Parts hold whole groups of columns.
-    pub(super) fn per_row(&self, rows: Rows, emit: &Emit, group: u32) -> Grid {
-        let count = self.row_count(rows);
-        let cluster = if count > CLUSTER_ROWS { 1 } else { self.cluster(emit, group) };
-        Grid::new(count * cluster, 1, 1).smem(emit.n as usize * 4 / cluster).clusters(cluster)
-    }
-
-    fn cluster(&self, emit: &Emit, group: u32) -> usize {
-        let fits = |blocks: &u32| {
-            let part = emit.n / blocks;
-            let whole = |size: u32| part.is_multiple_of(size.max(1)) && emit.n.is_multiple_of(*blocks);
-            part >= 512 && emit.n == emit.n_padded && whole(4) && whole(emit.hadamard_block) && whole(group)
-        };
-        let found = [8, 4, 2].into_iter().find(fits);
-        if self.kernels.hopper { found.unwrap_or(1) as usize } else { 1 }
-    }
-
-    fn map(&self, params: &MapParams, count: RowCount) -> Result<(), DeviceError> {
-        let emit = &params.emit;
-        let grid = self.per_row(count.rows, emit, 1);
-        let part = emit.n / grid.cluster;
-        let fits = |warps, turns| emit.n == emit.n_padded && part.is_multiple_of(8) && part <= warps * turns * 256;
-        let shared = grid.cluster > 1 && fits(MAP_PART_WARPS, MAP_PART_TURNS);
-        let entry = match emit.hadamard_block {
-            0 | 1 if shared => entry::MAP_PART_PLAIN,
-            256 if shared => entry::MAP_PART_ROTATED,
-            0 | 1 if fits(MAP_ROW_WARPS, MAP_ROW_TURNS) => entry::MAP_PLAIN,
-            256 if fits(MAP_ROW_WARPS, MAP_ROW_TURNS) => entry::MAP_ROTATED,
-            _ => return self.launch(entry::MAP, grid, params),
-        };
-        self.launch(entry, grid.smem(0), params)
     }
 
     /// One token a sequence: the convolution is the scan's prologue, and its windows move on behind the norm.

@@ -6,7 +6,8 @@ pub use sizes::*;
 
 use super::params::{
     ATTENTION_DECODE_WARPS, GATED_ROWS_GROUPS, GATED_ROWS_WARPS, LONG_SCAN_WARPS, MAP_PART_WARPS, MAP_ROW_WARPS,
-    PAIR_BOXES, PAIR_MAX_ROW_GROUPS, SCAN_CHUNK_WARPS, SCAN_MANY_WARPS, SCAN_WARPS, SKINNY_WARPS, STREAM_WARPS,
+    NORM_PART_WARPS, PAIR_BOXES, PAIR_MAX_ROW_GROUPS, SCAN_CHUNK_WARPS, SCAN_MANY_WARPS, SCAN_WARPS, SKINNY_WARPS,
+    STREAM_WARPS,
 };
 
 /// A `__global__` function.
@@ -78,6 +79,8 @@ entries! {
     ARGMAX = "argmax", 1024, 1;
     /// RMSNorm and emit.
     RMS_NORM = "rms_norm", 512, 2, all_shared;
+    /// RMSNorm and quantization of a part of a row in registers.
+    RMS_NORM_PART = "rms_norm_part", NORM_PART_WARPS * 32, 8, all_shared;
     /// Activation and emit.
     MAP = "map", 512, 1, all_shared;
     /// Activation, rotation in blocks of 256 columns, and quantization.
@@ -93,7 +96,7 @@ entries! {
     /// Gated RMSNorm of groups of 1024 columns and emit, many rows.
     GATED_RMS_NORM_1024 = "gated_rms_norm_1024", GATED_ROWS_GROUPS * 32, 2, all_shared;
     /// Gated group RMSNorm and emit of a few rows behind the scan of many sequences.
-    GATED_NORM_ROWS = "gated_norm_rows", GATED_ROWS_WARPS * 32, 1;
+    GATED_NORM_ROWS = "gated_norm_rows", GATED_ROWS_WARPS * 32, 1, all_shared;
     /// Gated group RMSNorm and emit, then the new windows of the convolution.
     GATED_RMS_NORM_STEP = "gated_rms_norm_step", 512, 1, all_shared;
     /// Raw sums to floats.
@@ -101,7 +104,7 @@ entries! {
     /// Causal convolution.
     CONV1D = "conv1d", 128, 1;
     /// The same of one token a sequence, four channels a thread.
-    CONV1D_STEP = "conv1d_step", 128, 1;
+    CONV1D_STEP = "conv1d_step", 128, 1, all_shared;
 
     /// Scan with states up to 32 wide, few tokens.
     SCAN_32 = "ssm_scan_32", SCAN_THREADS, 1;

@@ -1,6 +1,6 @@
 //! The gated norm of rows: of one block or cluster each, or of many rows in registers.
 
-use super::enqueue::{CLUSTER_ROWS, Queue};
+use super::enqueue::Queue;
 use super::entry;
 use super::kernels::Grid;
 use super::params::{EMIT_U8, GATED_ROWS_GROUPS, GatedNormParams};
@@ -9,6 +9,8 @@ use crate::plan::Rows;
 
 /// Columns that a warp keeps in registers.
 const GROUP: u32 = 1024;
+/// Most rows that are faster by clusters.
+const CLUSTER_ROWS: usize = 32;
 
 impl Queue<'_> {
     pub(super) fn gated_norm(&self, params: &GatedNormParams) -> Result<(), DeviceError> {

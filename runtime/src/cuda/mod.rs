@@ -24,6 +24,7 @@ pub mod params;
 mod prefetch;
 mod program;
 mod race;
+mod rows;
 mod scan_chunked;
 mod scan_many;
 mod scratch;

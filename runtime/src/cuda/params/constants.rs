@@ -89,6 +89,12 @@ device_constants! {
     NORM_MAX_COLUMNS = 5120;
     /// Pieces of 128 columns of a row that a block normalizes.
     NORM_MAX_PIECES = 512;
+    /// Warps of a block of a norm that takes a part of a row.
+    NORM_PART_WARPS = 4;
+    /// Pieces of 128 columns that each of them keeps in registers.
+    NORM_PART_TURNS = 2;
+    /// Most blocks of its clusters.
+    NORM_PART_CLUSTER = 8;
     /// Warps of a block of a map that takes a row.
     MAP_ROW_WARPS = 16;
     /// Pieces of 256 columns that each of them keeps in registers.

@@ -1,0 +1,102 @@
+//! Kernels that make rows of rows: norms, activations, quantization.
+
+use super::enqueue::Queue;
+use super::entry;
+use super::kernels::Grid;
+use super::params::{
+    EMIT_FLOAT, Emit, MAP_PART_TURNS, MAP_PART_WARPS, MAP_ROW_TURNS, MAP_ROW_WARPS, MapParams, NORM_PART_TURNS,
+    NORM_PART_WARPS, RmsNormParams,
+};
+use super::program::RowCount;
+use crate::device::DeviceError;
+use crate::plan::Rows;
+
+/// Most rows that are shared by clusters; more rows fill the GPU by themselves.
+const CLUSTER_ROWS: usize = 64;
+/// Columns of a row that a warp of a norm adds up.
+const NORM_PIECE: u32 = 128;
+
+impl Queue<'_> {
+    /// A row is one block's, or that of a cluster of blocks where a row is long and there are few: each keeps its part in
+    /// shared memory. Parts hold whole groups of columns.
+    pub(super) fn per_row(&self, rows: Rows, emit: &Emit, group: u32) -> Grid {
+        let count = self.row_count(rows);
+        let cluster = if count > CLUSTER_ROWS { 1 } else { self.cluster(emit, group) };
+        Grid::new(count * cluster, 1, 1).smem(emit.n as usize * 4 / cluster).clusters(cluster)
+    }
+
+    fn cluster(&self, emit: &Emit, group: u32) -> usize {
+        let fits = |blocks: &u32| {
+            let part = emit.n / blocks;
+            let whole = |size: u32| part.is_multiple_of(size.max(1)) && emit.n.is_multiple_of(*blocks);
+            part >= 512 && emit.n == emit.n_padded && whole(4) && whole(emit.hadamard_block) && whole(group)
+        };
+        let found = [8, 4, 2].into_iter().find(fits);
+        if self.kernels.hopper { found.unwrap_or(1) as usize } else { 1 }
+    }
+
+    /// `taken`: the linear behind it can do it as well, and adds in the order of one block.
+    pub(super) fn rms_norm(&self, params: &RmsNormParams, count: RowCount, taken: bool) -> Result<(), DeviceError> {
+        let alone = taken && self.row_count(count.rows) == 1;
+        let grid = self.per_row(count.rows, &params.emit, if alone { params.emit.n } else { 1 });
+        if fits_registers(params, grid.cluster) {
+            return self.launch(entry::RMS_NORM_PART, grid.smem(0), params);
+        }
+        self.launch(entry::RMS_NORM, grid, params)
+    }
+
+    pub(super) fn map(&self, params: &MapParams, count: RowCount) -> Result<(), DeviceError> {
+        let emit = &params.emit;
+        let grid = self.per_row(count.rows, emit, 1);
+        let part = emit.n / grid.cluster;
+        let fits = |warps, turns| emit.n == emit.n_padded && part.is_multiple_of(8) && part <= warps * turns * 256;
+        let shared = grid.cluster > 1 && fits(MAP_PART_WARPS, MAP_PART_TURNS);
+        let entry = match emit.hadamard_block {
+            0 | 1 if shared => entry::MAP_PART_PLAIN,
+            256 if shared => entry::MAP_PART_ROTATED,
+            0 | 1 if fits(MAP_ROW_WARPS, MAP_ROW_TURNS) => entry::MAP_PLAIN,
+            256 if fits(MAP_ROW_WARPS, MAP_ROW_TURNS) => entry::MAP_ROTATED,
+            _ => return self.launch(entry::MAP, grid, params),
+        };
+        self.launch(entry, grid.smem(0), params)
+    }
+}
+
+/// Whether the blocks of a cluster keep a row of a norm in registers, each whole pieces of it.
+fn fits_registers(norm: &RmsNormParams, cluster: u32) -> bool {
+    let Emit { n, n_padded, hadamard_block, format, .. } = norm.emit;
+    let part = n / cluster;
+    let plain = norm.delta == 0 && hadamard_block <= 1 && format != EMIT_FLOAT && n == n_padded;
+    let whole = part.is_multiple_of(NORM_PIECE) && part <= NORM_PART_WARPS * NORM_PART_TURNS * NORM_PIECE;
+    cluster > 1 && plain && whole
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::params::EMIT_I8;
+    use super::*;
+    use bytemuck::Zeroable;
+
+    fn norm(n: u32, format: u32) -> RmsNormParams {
+        RmsNormParams { emit: Emit { n, n_padded: n, format, ..Emit::zeroed() }, ..RmsNormParams::zeroed() }
+    }
+
+    #[test]
+    fn keeps_parts_of_rows_in_registers() {
+        assert!(fits_registers(&norm(4096, EMIT_I8), 8));
+        assert!(fits_registers(&norm(8192, EMIT_I8), 8));
+        assert!(fits_registers(&norm(1536, EMIT_I8), 2));
+    }
+
+    #[test]
+    fn leaves_long_parts_whole_rows_sums_rotations_and_floats_to_shared_memory() {
+        assert!(!fits_registers(&norm(16_384, EMIT_I8), 8));
+        assert!(!fits_registers(&norm(1088, EMIT_I8), 2));
+        assert!(!fits_registers(&norm(1024, EMIT_I8), 1));
+        assert!(!fits_registers(&norm(4096, EMIT_FLOAT), 8));
+        assert!(!fits_registers(&RmsNormParams { delta: 256, ..norm(4096, EMIT_I8) }, 8));
+        let mut rotated = norm(4096, EMIT_I8);
+        rotated.emit.hadamard_block = 256;
+        assert!(!fits_registers(&rotated, 8));
+    }
+}
