@@ -191,7 +191,12 @@ struct GroupScales {
 // Two boxes of x, with the pieces of 128 columns from `piece` on.
 template <bool X_UNSIGNED>
 DEVICE void chunk_w4(u32 weights, u32 x, const GroupScales &scales, u32 piece, int (&acc)[N_TILES][4]) {
-  int sum[2][N_TILES][4] = {};
+  int sum[2][N_TILES][4] = {}, top[2], bottom[2];
+#pragma unroll
+  for (u32 half = 0; half < 2; half++) {
+    u32 group = scales.group(piece + half);
+    top[half] = scales.at(0, group), bottom[half] = scales.at(8, group);
+  }
 #pragma unroll
   for (u32 i = 0; i < BOX_BYTES / 32; i++) {
     u32 packed[4];
@@ -208,14 +213,11 @@ DEVICE void chunk_w4(u32 weights, u32 x, const GroupScales &scales, u32 piece, i
     }
   }
 #pragma unroll
-  for (u32 half = 0; half < 2; half++) {
-    u32 group = scales.group(piece + half);
-    int top = scales.at(0, group), bottom = scales.at(8, group);
+  for (u32 half = 0; half < 2; half++)
 #pragma unroll
     for (u32 n = 0; n < N_TILES; n++)
 #pragma unroll
-      for (int c = 0; c < 4; c++) acc[n][c] += (sum[half][n][c] >> 4) * (c < 2 ? top : bottom);
-  }
+      for (int c = 0; c < 4; c++) acc[n][c] += (sum[half][n][c] >> 4) * (c < 2 ? top[half] : bottom[half]);
 }
 
 // Sixteen bytes into the shared memory of block `rank`, counted at its barrier.
