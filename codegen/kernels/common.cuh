@@ -47,6 +47,20 @@ DEVICE u16 f32_to_bf16(float value) {
   return out;
 }
 
+// Toward zero, `low` in the low half; what is too large becomes the largest.
+DEVICE u32 cut_pair_f16(float low, float high) {
+  u32 out;
+  asm("cvt.rz.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+  return out;
+}
+
+// A product that is 0 where it would be less than the smallest normal number.
+DEVICE float flush_multiply(float a, float b) {
+  float out;
+  asm("mul.rn.ftz.f32 %0, %1, %2;" : "=f"(out) : "f"(a), "f"(b));
+  return out;
+}
+
 // Element types of runtime-typed memory, as in `plan::DType`.
 template <u32 DTYPE> struct Element;
 template <> struct Element<DTYPE_F32> {

@@ -56,8 +56,7 @@ template <int J, bool NARROW> DEVICE void ssm_scan_step(const ScanStepParams &q)
   kept::State<NARROW> state(p, base);
   const float *window = (const float *)(base + q.conv.state_offset);
   bool there = row < p.head_dim;
-  float4 s[J];
-  kept::load_row<8>(state, head * p.head_dim + row, there, s);
+  kept::Row<8, NARROW, J> before(state, head * p.head_dim + row, there);
   Columns columns = {p.state_size, min(BLOCK_ROWS, p.head_dim - first), head * p.head_dim + first,
                      inner + group * p.state_size, inner + (p.groups + group) * p.state_size};
   Channel channels[TURNS];
@@ -67,6 +66,8 @@ template <int J, bool NARROW> DEVICE void ssm_scan_step(const ScanStepParams &q)
     if (at < columns.count()) channels[i].load(q.conv, window, columns.channel(at));
   }
   float a = -expf(p.a_log[head]), d = p.d[head], bias = p.dt_bias[head];
+  kept::Noise<8, NARROW, J> noise(state, head * p.head_dim + row,
+                                  NARROW ? kept::step_key(p.state_seed, p.batch.seq_pos[sequence] + 1) : 0);
   pdl_wait();
   float raw = p.dt[(u64)sequence * p.heads + head];
 #pragma unroll
@@ -78,7 +79,8 @@ template <int J, bool NARROW> DEVICE void ssm_scan_step(const ScanStepParams &q)
     }
   }
   __syncthreads();
-  float4 b[J], c[J];
+  float4 s[J], b[J], c[J];
+  before.unpack(state, s);
   load_columns<J>(convolved, p.state_size, b);
   load_columns<J>(convolved + p.state_size, p.state_size, c);
   float x = there ? convolved[2 * p.state_size + mine] : 0.0f;
@@ -86,5 +88,5 @@ template <int J, bool NARROW> DEVICE void ssm_scan_step(const ScanStepParams &q)
   float decay = expf(dt * a);
   float y = update_row<J>(s, b, c, decay, dt * x);
   if (lane_id() % 8 == 0 && there) p.out[(u64)sequence * inner + head * p.head_dim + row] = fmaf(d, x, y);
-  kept::store_row<8>(state, head * p.head_dim + row, there, s, kept::step_key(p.state_seed, p.batch.seq_pos[sequence] + 1));
+  kept::store_row<8>(state, head * p.head_dim + row, there, s, noise, fabsf(y) < __uint_as_float(kept::INFINITE));
 }

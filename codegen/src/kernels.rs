@@ -137,7 +137,11 @@ pub const KERNELS: &[KernelRow] = table! {
         SCAN_CHUNKED_32 => "ssm_scan_chunked<32, false>";
         SCAN_CHUNKED_32_NARROW => "ssm_scan_chunked<32, true>";
     }
-    "ssm_scan_many.cuh", "SsmScanParams" { SCAN_MANY_128 => "ssm_scan_many<4>"; }
+    "ssm_scan_many.cuh", "SsmScanParams" {
+        SCAN_MANY_128 => "ssm_scan_many<4, DTYPE_F32, SCAN_MANY_STAGES, SCAN_MANY_WARPS>";
+        SCAN_MANY_128_F16 => "ssm_scan_many<4, DTYPE_F16, SCAN_MANY_STAGES_16, SCAN_MANY_WARPS_16>";
+        SCAN_MANY_128_BF16 => "ssm_scan_many<4, DTYPE_BF16, SCAN_MANY_STAGES_16, SCAN_MANY_WARPS_16>";
+    }
     "ssm_scan_step.cuh", "ScanStepParams" {
         SCAN_STEP_32 => "ssm_scan_step<1, false>";
         SCAN_STEP_64 => "ssm_scan_step<2, false>";

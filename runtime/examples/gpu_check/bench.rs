@@ -5,7 +5,7 @@ use crate::check::unequal_logits;
 use crate::model_8b::{self, Models, Scheme};
 use runtime::cuda::{Device, LaunchTime, Options, Product};
 use runtime::device::{Device as _, Limits, Outputs, SequenceChunk, SlotId};
-use runtime::plan::{Activation, Kernel, Launch, Plan, Rows, StateKind};
+use runtime::plan::{Activation, Kernel, Launch, Plan, Rows, State, StateKind};
 use runtime::tensors::TensorStore;
 use runtime::verify::kernel_name;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +15,7 @@ pub fn run(images: &Folder, tasks: &[String]) -> Result<(), Box<dyn Error>> {
     let chosen = |task: &str| tasks.iter().any(|wanted| wanted == task);
     let schemes = model_8b::chosen(tasks, &["phase 1", "phase 2", "phase 3"]);
     let started = std::time::Instant::now();
-    let models = Models::make(&schemes, !chosen("parts"));
+    let models = Models::make(&schemes, !chosen("parts"), model_8b::state_dtype(tasks)?);
     println!("models made in {:.1} s", started.elapsed().as_secs_f64());
     for scheme in &schemes {
         let whole = !chosen("context");
@@ -39,6 +39,7 @@ fn bench(models: &Models, scheme: &Scheme, images: &Folder, decode: bool, prefil
     if !decode && !prefill {
         contexts(&plan, &mut device, &tokens)?;
     }
+    let mut alone_us = f64::NAN;
     for sequences in [1, 4, 16, 32, 64].into_iter().filter(|_| decode) {
         let slots: Vec<SlotId> = (0..sequences).map(|_| device.create_slot()).collect::<Result<_, _>>()?;
         let batch: Vec<SequenceChunk<'_>> = slots
@@ -46,12 +47,16 @@ fn bench(models: &Models, scheme: &Scheme, images: &Folder, decode: bool, prefil
             .map(|slot| SequenceChunk { slot: *slot, tokens: &tokens[..1], outputs: Outputs::Last })
             .collect();
         let elapsed_us = device.time_step(&batch, 20)?;
+        if sequences == 1 {
+            alone_us = elapsed_us;
+        }
         let bytes = decode_bytes(&plan, &store, sequences);
         let floor_us = bytes / bandwidth * 1e6;
         println!(
-            "decode {sequences:>3}: {elapsed_us:>9.1} us, {:>8.1} tokens/s, floor {floor_us:.1} us, {:.1} % of the bandwidth",
+            "decode {sequences:>3}: {elapsed_us:>9.1} us, {:>8.1} tokens/s, floor {floor_us:.1} us, {:.1} % of the bandwidth, {:.2} times one sequence",
             sequences as f64 / elapsed_us * 1e6,
-            floor_us / elapsed_us * 100.0
+            floor_us / elapsed_us * 100.0,
+            elapsed_us / alone_us
         );
         if sequences == 1 || sequences == 16 {
             table(&plan, &device.time_launches(&batch, 5)?);
@@ -124,7 +129,7 @@ fn decode_bytes(plan: &Plan, store: &dyn TensorStore, sequences: usize) -> f64 {
         }
     }
     let fixed = plan.states.iter().filter(|state| state.kind != StateKind::Kv);
-    let states: usize = fixed.map(|state| state.shape.iter().product::<usize>() * 4).sum();
+    let states: usize = fixed.map(State::bytes).sum();
     (bytes + 2 * sequences * states) as f64
 }
 

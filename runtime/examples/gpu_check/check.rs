@@ -179,7 +179,26 @@ fn mixers_of_several() -> Vec<Case> {
         let name = format!("mixers of {sequences}, {} columns, {conv_kernel} taps", mamba_heads * mamba_head_dim);
         Case { name, shape, layout, steps: vec![vec![1; sequences], vec![1; sequences], vec![1; sequences]] }
     };
-    shapes.into_iter().map(case).collect()
+    shapes.into_iter().map(case).chain(kept_states_of_several()).collect()
+}
+
+/// The same by the type and the width of what is kept: whole rows, rows of whole and of half 16 bytes, more sequences than warps,
+/// and heads that are no whole pieces.
+fn kept_states_of_several() -> Vec<Case> {
+    let shapes =
+        [(64, 64, 4, 128, 16), (16, 64, 4, 128, 40), (32, 16, 2, 68, 9), (16, 64, 4, 72, 4), (16, 40, 2, 128, 5)];
+    let types = [DType::F32, DType::F16, DType::Bf16, DType::I8];
+    let mut cases = Vec::new();
+    for (ssm_dtype, (mamba_heads, mamba_head_dim, groups, state_size, sequences)) in
+        types.into_iter().flat_map(|ssm_dtype| shapes.map(|shape| (ssm_dtype, shape)))
+    {
+        let layout = Layout { fused_mixer: true, ssm_dtype, ..Layout::of(WeightFormat::W8) };
+        let mini = Shape { layer_pattern: "M-".to_owned(), intermediate_size: 2048, ..Shape::mini() };
+        let shape = Shape { mamba_heads, mamba_head_dim, groups, state_size, ..mini };
+        let name = format!("mixers of {sequences}, {ssm_dtype:?} states of {mamba_head_dim} x {state_size}");
+        cases.push(Case { name, shape, layout, steps: vec![vec![1; sequences]; 3] });
+    }
+    cases
 }
 
 /// Decode attention of every cache, of short contexts and of parts, of heads that share keys and of those that do not.

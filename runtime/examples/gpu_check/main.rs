@@ -1,7 +1,9 @@
 //! Checks every kernel on a GPU against its CPU twin, then verifies and measures the true 8B shape with random weights:
-//! `gpu_check KERNELS [check [only=NAME]] [verify | bench [decode] [prefill] [parts] [context]] [phase0] [phase1] [phase2] [phase3]`. KERNELS
+//! `gpu_check KERNELS [check [only=NAME]] [verify | bench [decode] [prefill] [parts] [context]] [phase0] [phase1] [phase2] [phase3]
+//! [states=TYPE]`. KERNELS
 //! is the folder that `compile_kernels` wrote; NAME is a part of the names of cases; `parts` shows the kernels of a mixer one by one;
-//! `context` measures decode after up to 131,072 tokens alone; `bench` leaves phase 0 out unless it is named.
+//! `context` measures decode after up to 131,072 tokens alone; `states=f16`, `bf16` or `i8` keeps scan states in that type,
+//! which are f32 otherwise; `bench` leaves phase 0 out unless it is named.
 
 mod bench;
 mod check;

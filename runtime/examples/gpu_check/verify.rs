@@ -17,7 +17,8 @@ pub fn run(images: &Folder, tasks: &[String]) -> Result<usize, Box<dyn Error>> {
     let mut failed = 0;
     for scheme in schemes {
         let started = Instant::now();
-        let (plan, store) = Models::make(std::slice::from_ref(&scheme), true).build(&scheme);
+        let (plan, store) =
+            Models::make(std::slice::from_ref(&scheme), true, model_8b::state_dtype(tasks)?).build(&scheme);
         println!("\n== {}, made in {:.1} s", scheme.name, started.elapsed().as_secs_f64());
         let started = Instant::now();
         let mut reference = cpu::Device::new(&plan, &store, &cpu::Options { threads: None, limits })?;

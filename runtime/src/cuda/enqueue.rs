@@ -81,7 +81,7 @@ impl Queue<'_> {
             Op::Mixer(mixer) if self.shape.is_decode() && self.shape.sequences <= STEP_SEQUENCES => {
                 self.mixer_step(mixer)
             }
-            Op::Mixer(mixer) if self.takes_many(&mixer.scan) => self.mixer_of_many(mixer),
+            Op::Mixer(mixer) if self.mixer_of_many(mixer)? => Ok(()),
             Op::Mixer(mixer) => {
                 self.conv1d(&mixer.conv)?;
                 self.expand_ahead(mixer)?;
@@ -140,8 +140,8 @@ impl Queue<'_> {
     }
 
     fn scan(&self, params: &SsmScanParams) -> Result<(), DeviceError> {
-        if self.takes_many(params) {
-            return self.scan_of_many(params);
+        if self.scan_of_many(params)? {
+            return Ok(());
         }
         if let Some(kernel) = self.scan_in_chunks(params) {
             return self.chunked(kernel, params);

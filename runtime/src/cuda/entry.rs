@@ -6,8 +6,8 @@ pub use sizes::*;
 
 use super::params::{
     ATTENTION_DECODE_WARPS, GATED_ROWS_GROUPS, GATED_ROWS_WARPS, LONG_SCAN_WARPS, MAP_PART_WARPS, MAP_ROW_WARPS,
-    NORM_PART_WARPS, PAIR_BOXES, PAIR_MAX_ROW_GROUPS, SCAN_CHUNK_WARPS, SCAN_MANY_WARPS, SCAN_WARPS, SKINNY_WARPS,
-    STREAM_WARPS,
+    NORM_PART_WARPS, PAIR_BOXES, PAIR_MAX_ROW_GROUPS, SCAN_CHUNK_WARPS, SCAN_MANY_WARPS, SCAN_MANY_WARPS_16,
+    SCAN_WARPS, SKINNY_WARPS, STREAM_WARPS,
 };
 
 /// A `__global__` function.
@@ -124,6 +124,10 @@ entries! {
     SCAN_STEP_256 = "ssm_scan_step_256", SCAN_THREADS, 1, all_shared;
     /// Scan of one token of each of many sequences, states up to 128 wide.
     SCAN_MANY_128 = "ssm_scan_many_128", SCAN_MANY_WARPS * 32 + 32, 2, all_shared;
+    /// The same of an f16 state.
+    SCAN_MANY_128_F16 = "ssm_scan_many_128_f16", SCAN_MANY_WARPS_16 * 32 + 32, 2, all_shared;
+    /// The same of a bf16 state.
+    SCAN_MANY_128_BF16 = "ssm_scan_many_128_bf16", SCAN_MANY_WARPS_16 * 32 + 32, 2, all_shared;
     /// Scan with states up to 64 wide, tokens staged in shared memory.
     SCAN_LONG_64 = "ssm_scan_long_64", LONG_SCAN_THREADS, 1;
     /// Scan with states up to 128 wide, tokens staged in shared memory.

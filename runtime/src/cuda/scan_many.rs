@@ -1,7 +1,7 @@
 //! The mixer of one token of each of several sequences, whose scan states are copied into a ring.
 
-use super::enqueue::{Queue, is_narrow};
-use super::entry::{self, scan_many_smem_bytes};
+use super::enqueue::Queue;
+use super::entry::{self, MANY_SCANS, ManyScan};
 use super::kernels::Grid;
 use super::params::{
     Conv1dParams, EMIT_FLOAT, Emit, GATED_ROWS_CLUSTER, GATED_ROWS_WARPS, GatedNormParams, SCAN_MANY_ROWS,
@@ -18,15 +18,12 @@ const FIXED_BYTES: u32 = 2048;
 const NORM_PIECE: u32 = 256;
 
 impl Queue<'_> {
-    /// Whether this is a step of several sequences, and a scan that the ring takes.
-    pub(super) fn takes_many(&self, scan: &SsmScanParams) -> bool {
-        let many = self.shape.is_decode() && self.shape.sequences >= FEWEST_SEQUENCES;
-        let smem = scan_many_smem_bytes(scan.state_size);
-        many && self.kernels.hopper && takes(scan) && smem + FIXED_BYTES <= self.gpu.smem_per_block
-    }
-
-    /// Convolution, scan, norm. The norm behind another scan could not read its gate before that has finished.
-    pub(super) fn mixer_of_many(&self, mixer: &MixerOp) -> Result<(), DeviceError> {
+    /// Convolution, scan, norm, if this is a step of several sequences and their states go through a ring; else nothing, and
+    /// false. The norm behind another scan could not read its gate before that has finished.
+    pub(super) fn mixer_of_many(&self, mixer: &MixerOp) -> Result<bool, DeviceError> {
+        if self.many_scan(&mixer.scan).is_none() {
+            return Ok(false);
+        }
         if in_fours(&mixer.conv) {
             self.conv1d_step(&mixer.conv)?;
         } else {
@@ -37,31 +34,42 @@ impl Queue<'_> {
             Some(cluster) => {
                 let blocks = self.shape.rows * cluster as usize;
                 let grid = Grid::new(blocks, 1, 1).clusters(cluster as usize);
-                self.launch(entry::GATED_NORM_ROWS, grid, &mixer.norm)
+                self.launch(entry::GATED_NORM_ROWS, grid, &mixer.norm)?;
             }
-            None => self.gated_norm(&mixer.norm),
+            None => self.gated_norm(&mixer.norm)?,
         }
+        Ok(true)
+    }
+
+    /// The scan alone, likewise.
+    pub(super) fn scan_of_many(&self, params: &SsmScanParams) -> Result<bool, DeviceError> {
+        let Some(kernel) = self.many_scan(params) else { return Ok(false) };
+        let params = SsmScanParams { sequences: self.shape.sequences as u32, ..*params };
+        let smem = kernel.smem_bytes(params.state_size);
+        let pieces = params.sequences * params.heads * (params.head_dim / SCAN_MANY_ROWS);
+        let resident = (self.gpu.smem_per_sm / (smem + FIXED_BYTES)).clamp(1, kernel.entry.blocks_per_sm);
+        let blocks = pieces.min(resident * self.gpu.sm_count);
+        self.launch(kernel.entry, Grid::new(blocks as usize, 1, 1).smem(smem as usize), &params)?;
+        Ok(true)
+    }
+
+    fn many_scan(&self, scan: &SsmScanParams) -> Option<ManyScan> {
+        let many = self.shape.is_decode() && self.shape.sequences >= FEWEST_SEQUENCES && self.kernels.hopper;
+        let fits = |kernel: &ManyScan| kernel.smem_bytes(scan.state_size) + FIXED_BYTES <= self.gpu.smem_per_block;
+        many_scan(scan).filter(fits).filter(|_| many)
     }
 
     fn conv1d_step(&self, params: &Conv1dParams) -> Result<(), DeviceError> {
         let blocks = (params.channels / 4).div_ceil(entry::CONV1D_STEP.threads);
         self.launch(entry::CONV1D_STEP, Grid::new(blocks as usize, self.shape.sequences, 1), params)
     }
-
-    pub(super) fn scan_of_many(&self, params: &SsmScanParams) -> Result<(), DeviceError> {
-        let params = SsmScanParams { sequences: self.shape.sequences as u32, ..*params };
-        let smem = scan_many_smem_bytes(params.state_size);
-        let pieces = params.sequences * params.heads * (params.head_dim / SCAN_MANY_ROWS);
-        let resident = (self.gpu.smem_per_sm / (smem + FIXED_BYTES)).clamp(1, entry::SCAN_MANY_128.blocks_per_sm);
-        let blocks = pieces.min(resident * self.gpu.sm_count);
-        self.launch(entry::SCAN_MANY_128, Grid::new(blocks as usize, 1, 1).smem(smem as usize), &params)
-    }
 }
 
-/// Whether states are f32, of a width that the kernel has registers for, and heads whole pieces.
-fn takes(params: &SsmScanParams) -> bool {
+/// The kernel for states of this type, if it has registers for their width and heads are whole pieces.
+fn many_scan(params: &SsmScanParams) -> Option<ManyScan> {
     let whole = params.head_dim.is_multiple_of(SCAN_MANY_ROWS) && params.state_size.is_multiple_of(4);
-    whole && (65..=128).contains(&params.state_size) && is_narrow(params) == 0
+    let taken = whole && (65..=128).contains(&params.state_size);
+    MANY_SCANS.into_iter().find(|kernel| taken && kernel.state_dtype == params.state_dtype)
 }
 
 /// Whether a thread can convolve four channels, by vector loads.
@@ -90,7 +98,7 @@ fn norm_cluster(norm: &GatedNormParams) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::params::{DTYPE_F16, DTYPE_F32, EMIT_I8};
+    use super::super::params::{DTYPE_BF16, DTYPE_F16, DTYPE_F32, DTYPE_I8, EMIT_I8};
     use super::*;
     use bytemuck::Zeroable;
 
@@ -104,17 +112,25 @@ mod tests {
     }
 
     #[test]
-    fn takes_wide_f32_states_of_whole_pieces() {
-        assert!(takes(&params(64, 128, DTYPE_F32)));
-        assert!(takes(&params(32, 68, DTYPE_F32)));
+    fn takes_wide_states_of_whole_pieces_by_their_type() {
+        let entry = |params| many_scan(&params).map(|kernel| kernel.entry);
+        assert_eq!(entry(params(64, 128, DTYPE_F32)), Some(entry::SCAN_MANY_128));
+        assert_eq!(entry(params(32, 68, DTYPE_F16)), Some(entry::SCAN_MANY_128_F16));
+        assert_eq!(entry(params(16, 100, DTYPE_BF16)), Some(entry::SCAN_MANY_128_BF16));
     }
 
     #[test]
-    fn leaves_narrow_small_large_and_odd_states_to_others() {
-        assert!(!takes(&params(64, 128, DTYPE_F16)));
-        assert!(!takes(&params(64, 64, DTYPE_F32)));
-        assert!(!takes(&params(64, 132, DTYPE_F32)));
-        assert!(!takes(&params(40, 128, DTYPE_F32)));
+    fn leaves_8_bit_small_large_and_odd_states_to_others() {
+        for (head_dim, state_size, dtype) in
+            [(64, 128, DTYPE_I8), (64, 64, DTYPE_F32), (64, 132, DTYPE_F16), (40, 128, DTYPE_BF16)]
+        {
+            assert!(many_scan(&params(head_dim, state_size, dtype)).is_none());
+        }
+    }
+
+    #[test]
+    fn keeps_two_rings_an_sm() {
+        assert!(MANY_SCANS.iter().all(|kernel| 2 * (kernel.smem_bytes(128) + FIXED_BYTES) <= 227 * 1024));
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! The tiles of kernels, and what they need of shared memory.
 
 use super::{
-    Entry, PINGPONG_I8, PINGPONG_U8, SCAN_CHUNKED_32, SCAN_CHUNKED_32_NARROW, SCAN_CHUNKED_64, SCAN_PREPARE_32,
-    SCAN_PREPARE_64, SKINNY_THREADS, WARPGROUP_32_I8, WARPGROUP_32_U8, WARPGROUP_64_I8, WARPGROUP_64_U8,
+    Entry, PINGPONG_I8, PINGPONG_U8, SCAN_CHUNKED_32, SCAN_CHUNKED_32_NARROW, SCAN_CHUNKED_64, SCAN_MANY_128,
+    SCAN_MANY_128_BF16, SCAN_MANY_128_F16, SCAN_PREPARE_32, SCAN_PREPARE_64, SKINNY_THREADS, WARPGROUP_32_I8,
+    WARPGROUP_32_U8, WARPGROUP_64_I8, WARPGROUP_64_U8,
 };
 use crate::cuda::params::{
-    ATTENTION_DECODE_WARPS, GATED_CLUSTER, GATED_SHARED_BYTES, MANY_ROW_BYTES, MANY_STAGES, MANY_TILE_ROWS,
-    MANY_TOKENS, NORM_MAX_COLUMNS, PINGPONG_CLUSTER, PINGPONG_STAGES, SCAN_CHUNK_COLUMNS, SCAN_CHUNK_ROWS,
-    SCAN_CHUNK_WARPS, SCAN_MANY_ROWS, SCAN_MANY_STAGES, SCAN_STAGE_TOKENS, SKINNY_STAGES, SKINNY_TILE_ROWS,
-    SKINNY_WARPS, STREAM_ROW_BYTES, STREAM_SCALE_STAGES, STREAM_STAGES, STREAM_WARPS,
+    ATTENTION_DECODE_WARPS, DTYPE_BF16, DTYPE_F16, DTYPE_F32, GATED_CLUSTER, GATED_SHARED_BYTES, MANY_ROW_BYTES,
+    MANY_STAGES, MANY_TILE_ROWS, MANY_TOKENS, NORM_MAX_COLUMNS, PINGPONG_CLUSTER, PINGPONG_STAGES, SCAN_CHUNK_COLUMNS,
+    SCAN_CHUNK_ROWS, SCAN_CHUNK_WARPS, SCAN_MANY_ROWS, SCAN_MANY_STAGES, SCAN_MANY_STAGES_16, SCAN_STAGE_TOKENS,
+    SKINNY_STAGES, SKINNY_TILE_ROWS, SKINNY_WARPS, STREAM_ROW_BYTES, STREAM_SCALE_STAGES, STREAM_STAGES, STREAM_WARPS,
 };
 
 /// A linear by warpgroup instructions, for up to so many rows at a time.
@@ -109,9 +110,30 @@ pub const fn scan_smem_bytes(head_dim: u32, state_size: u32) -> u32 {
     2 * SCAN_STAGE_TOKENS * (2 * state_size + head_dim + 2) * 4
 }
 
-/// Shared memory of a scan of many sequences: the ring of states.
-pub const fn scan_many_smem_bytes(state_size: u32) -> u32 {
-    SCAN_MANY_STAGES * SCAN_MANY_ROWS * state_size * 4
+/// A scan of many sequences, whose states are of one type.
+#[derive(Clone, Copy, Debug)]
+pub struct ManyScan {
+    /// The type, as in `SsmScanParams`.
+    pub state_dtype: u32,
+    /// The scan.
+    pub entry: Entry,
+    /// Pieces in its ring.
+    stages: u32,
+    element_bytes: u32,
+}
+
+/// By the type of the state.
+pub const MANY_SCANS: [ManyScan; 3] = [
+    ManyScan { state_dtype: DTYPE_F32, entry: SCAN_MANY_128, stages: SCAN_MANY_STAGES, element_bytes: 4 },
+    ManyScan { state_dtype: DTYPE_F16, entry: SCAN_MANY_128_F16, stages: SCAN_MANY_STAGES_16, element_bytes: 2 },
+    ManyScan { state_dtype: DTYPE_BF16, entry: SCAN_MANY_128_BF16, stages: SCAN_MANY_STAGES_16, element_bytes: 2 },
+];
+
+impl ManyScan {
+    /// Shared memory of a block: the ring of states.
+    pub const fn smem_bytes(&self, state_size: u32) -> u32 {
+        self.stages * SCAN_MANY_ROWS * state_size * self.element_bytes
+    }
 }
 
 /// A scan in chunks of so many tokens.

@@ -125,6 +125,10 @@ device_constants! {
     SCAN_MANY_STAGES = 12;
     /// Its warps that compute; one more requests.
     SCAN_MANY_WARPS = 4;
+    /// Pieces in its ring where an element has 16 bits.
+    SCAN_MANY_STAGES_16 = 16;
+    /// Its warps then: rounding is more work, for half of the bytes.
+    SCAN_MANY_WARPS_16 = 8;
     /// Warps of a block of the gated norm by clusters, 256 columns each.
     GATED_ROWS_WARPS = 4;
     /// Most blocks of its clusters.
