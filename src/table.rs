@@ -1,5 +1,7 @@
 //! Tables and numbers for people.
 
+pub use frontend::analyze::{size as bytes, thousands as count};
+
 use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, TableComponent, presets};
 
 /// An empty table with a header; columns whose title ends in `>` are aligned to the right.
@@ -16,31 +18,6 @@ pub fn table(titles: &[&str]) -> Table {
         }
     }
     table
-}
-
-/// `15.1 GiB`.
-pub fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = count as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{count} B") } else { format!("{value:.2} {}", UNITS[unit]) }
-}
-
-/// `8,100,852,736`.
-pub fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// `0-3, 5, 7`: which numbers of a sorted list there are.
@@ -74,21 +51,7 @@ pub fn elapsed(duration: std::time::Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{bytes, count, ranges};
-
-    #[test]
-    fn groups_digits_by_three() {
-        assert_eq!(count(0), "0");
-        assert_eq!(count(999), "999");
-        assert_eq!(count(8_100_852_736), "8,100,852,736");
-    }
-
-    #[test]
-    fn writes_sizes_in_binary_units() {
-        assert_eq!(bytes(1023), "1023 B");
-        assert_eq!(bytes(1536), "1.50 KiB");
-        assert_eq!(bytes(16_201_705_472), "15.09 GiB");
-    }
+    use super::ranges;
 
     #[test]
     fn joins_neighbors_into_ranges() {

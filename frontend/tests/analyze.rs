@@ -136,5 +136,6 @@ fn draws_the_whole_analysis_of_the_8b_model() {
 #[test]
 fn formats_numbers_for_people() {
     assert_eq!([0, 999, 1000, 8_100_852_736].map(thousands), ["0", "999", "1,000", "8,100,852,736"]);
-    assert_eq!([0, 1023, 1024, 5 << 20, 3 << 30].map(size), ["0 B", "1023 B", "1.00 KiB", "5.00 MiB", "3.00 GiB"]);
+    assert_eq!([0, 1023, 1024, 5 << 20].map(size), ["0 B", "1023 B", "1.00 KiB", "5.00 MiB"]);
+    assert_eq!([3 << 30, (1 << 40) - 1, 1 << 40].map(size), ["3.00 GiB", "1024.00 GiB", "1.00 TiB"]);
 }

@@ -327,6 +327,12 @@ pub enum DeviceError {
     Plan(#[from] crate::plan::PlanError),
 }
 
+impl DeviceError {
+    pub(crate) fn misuse(problem: &str) -> DeviceError {
+        DeviceError::Misuse { problem: problem.to_owned() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::likeliest;

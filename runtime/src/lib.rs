@@ -1,6 +1,7 @@
 //! Executes nemoc artifacts on the CPU or a CUDA GPU; knows kernels and buffers, nothing of Nemotron-H.
 
 pub mod artifact;
+mod batch;
 pub mod bench;
 pub mod cpu;
 pub mod cuda;

@@ -104,7 +104,7 @@ pub fn thousands(n: u64) -> String {
 
 /// A number of bytes in the largest binary unit that leaves at least 1.
 pub fn size(bytes: u64) -> String {
-    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match UNITS.into_iter().find(|(unit, _)| bytes >= *unit) {
         Some((unit, name)) => format!("{:.2} {name}", bytes as f64 / unit as f64),
         None => format!("{bytes} B"),

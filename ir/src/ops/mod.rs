@@ -157,6 +157,23 @@ pub trait Build<'c, 'b> {
     fn view(op: OperationRef<'c, 'b>) -> Self::View;
 }
 
+impl Op<'_, '_> {
+    /// Whether it makes a weight, once, before any step runs.
+    pub fn prepares_weight(&self) -> bool {
+        matches!(
+            self,
+            Op::Weight(_)
+                | Op::SliceRows(_)
+                | Op::ScaleColumns(_)
+                | Op::ScaleRows(_)
+                | Op::ColumnAbsmax(_)
+                | Op::SmoothFactors(_)
+                | Op::RotateWeight(_)
+                | Op::QuantizeWeight(_)
+        )
+    }
+}
+
 impl<'c, 'b> Builder<'c, 'b> {
     /// Appends to the end of `block`.
     pub fn new(context: &'c Context, block: BlockRef<'c, 'b>) -> Self {

@@ -26,18 +26,7 @@ pub(super) fn check<'c, 'm>(checker: &mut Checker<'c, 'm>, stage: Stage, ops: &[
 
 /// Rule 29.
 fn is_planned(op: &Op<'_, '_>) -> bool {
-    let weight_op = matches!(
-        op,
-        Op::Weight(_)
-            | Op::SliceRows(_)
-            | Op::ScaleColumns(_)
-            | Op::ScaleRows(_)
-            | Op::ColumnAbsmax(_)
-            | Op::SmoothFactors(_)
-            | Op::RotateWeight(_)
-            | Op::QuantizeWeight(_)
-    );
-    weight_op || matches!(op, Op::ReadState(_) | Op::Allocate(_) | Op::Launch(_))
+    op.prepares_weight() || matches!(op, Op::ReadState(_) | Op::Allocate(_) | Op::Launch(_))
 }
 
 /// Rule 27.

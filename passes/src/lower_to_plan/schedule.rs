@@ -105,17 +105,5 @@ fn returned<'c, 'm>(module: &'m Module<'c>) -> Result<Value<'c, 'm>, PassFailure
 
 /// Whether an op runs every step; weights are prepared once and states are operands.
 fn computes(op: &Op<'_, '_>) -> bool {
-    !matches!(
-        op,
-        Op::Weight(_)
-            | Op::SliceRows(_)
-            | Op::ScaleColumns(_)
-            | Op::ScaleRows(_)
-            | Op::ColumnAbsmax(_)
-            | Op::SmoothFactors(_)
-            | Op::RotateWeight(_)
-            | Op::QuantizeWeight(_)
-            | Op::ReadState(_)
-            | Op::UpdateState(_)
-    )
+    !(op.prepares_weight() || matches!(op, Op::ReadState(_) | Op::UpdateState(_)))
 }

@@ -1,7 +1,8 @@
-//! A batch, checked and laid out in rows.
+//! A batch, laid out in rows.
 
 use super::slots::Slots;
-use crate::device::{DeviceError, Limits, Outputs, SequenceChunk, SlotId};
+use crate::batch::{check, output_rows};
+use crate::device::{DeviceError, Limits, SequenceChunk, SlotId};
 
 /// The rows of one sequence in the step.
 #[derive(Clone, Copy, Debug)]
@@ -45,60 +46,18 @@ impl Batch {
         limits: &Limits,
         vocab_size: usize,
     ) -> Result<(), DeviceError> {
+        check(batch, limits, vocab_size, |slot| slots.position(slot))?;
         self.chunks.clear();
         self.tokens.clear();
         self.outputs.clear();
-        for chunk in batch {
-            self.add(chunk, slots, vocab_size)?;
-        }
-        let rows = self.tokens.len();
-        if rows == 0 {
-            return Err(DeviceError::EmptyBatch);
-        }
-        if rows > limits.step_rows {
-            return Err(DeviceError::StepTooLarge { rows, limit: limits.step_rows });
-        }
-        Ok(())
+        batch.iter().try_for_each(|chunk| self.add(chunk, slots))
     }
 
-    fn add(&mut self, chunk: &SequenceChunk<'_>, slots: &Slots, vocab_size: usize) -> Result<(), DeviceError> {
-        let position = slots.position(chunk.slot)?;
-        if self.chunks.iter().any(|other| other.slot == chunk.slot) {
-            return Err(DeviceError::RepeatedSlot(chunk.slot));
-        }
-        if chunk.tokens.is_empty() {
-            return Err(DeviceError::EmptyChunk(chunk.slot));
-        }
-        let unknown = |&token: &u32| token as usize >= vocab_size;
-        if let Some(index) = chunk.tokens.iter().position(unknown) {
-            return Err(DeviceError::UnknownToken {
-                token: chunk.tokens[index],
-                position: position + index,
-                vocab_size,
-            });
-        }
-        let (start, len) = (self.tokens.len(), chunk.tokens.len());
+    fn add(&mut self, chunk: &SequenceChunk<'_>, slots: &Slots) -> Result<(), DeviceError> {
+        let (start, len, position) = (self.tokens.len(), chunk.tokens.len(), slots.position(chunk.slot)?);
         self.tokens.extend_from_slice(chunk.tokens);
-        self.add_outputs(chunk, start)?;
+        output_rows(chunk, start, |row| self.outputs.push(row));
         self.chunks.push(Chunk { slot: chunk.slot, start, len, position });
-        Ok(())
-    }
-
-    fn add_outputs(&mut self, chunk: &SequenceChunk<'_>, start: usize) -> Result<(), DeviceError> {
-        let len = chunk.tokens.len();
-        match chunk.outputs {
-            Outputs::None => {}
-            Outputs::Last => self.outputs.push(start + len - 1),
-            Outputs::All => self.outputs.extend(start..start + len),
-            Outputs::Rows(rows) => {
-                let descends = rows.windows(2).find(|pair| pair[0] >= pair[1]).map(|pair| pair[1]);
-                let outside = rows.iter().copied().find(|&row| row as usize >= len);
-                if let Some(row) = outside.or(descends) {
-                    return Err(DeviceError::BadOutputRow { slot: chunk.slot.0, row, tokens: len });
-                }
-                self.outputs.extend(rows.iter().map(|&row| start + row as usize));
-            }
-        }
         Ok(())
     }
 }

@@ -98,12 +98,8 @@ impl<'a> Device<'a> {
         if self.progress == progress {
             return Ok(());
         }
-        Err(misuse(problem))
+        Err(DeviceError::misuse(problem))
     }
-}
-
-fn misuse(problem: &str) -> DeviceError {
-    DeviceError::Misuse { problem: problem.to_owned() }
 }
 
 impl crate::device::Device for Device<'_> {
@@ -163,7 +159,7 @@ impl LaunchByLaunch for Device<'_> {
     fn run_launch(&mut self, index: usize) -> Result<(), DeviceError> {
         self.expect(Progress::Running(index), "a launch was run out of order")?;
         if index >= self.plan.launches.len() {
-            return Err(misuse("the plan has no such launch"));
+            return Err(DeviceError::misuse("the plan has no such launch"));
         }
         self.run(index..index + 1);
         self.progress = Progress::Running(index + 1);
@@ -189,7 +185,7 @@ impl LaunchByLaunch for Device<'_> {
         self.check_buffer(id)?;
         let target = self.buffers.raw_mut(id);
         if target.len() != bytes.len() {
-            return Err(misuse("the bytes of a buffer have the wrong length"));
+            return Err(DeviceError::misuse("the bytes of a buffer have the wrong length"));
         }
         target.copy_from_slice(bytes);
         Ok(())
@@ -218,7 +214,7 @@ impl LaunchByLaunch for Device<'_> {
         if fits {
             return Ok(());
         }
-        Err(misuse("the bytes of a state have the wrong length"))
+        Err(DeviceError::misuse("the bytes of a state have the wrong length"))
     }
 }
 
@@ -227,6 +223,6 @@ impl Device<'_> {
         if (id.0 as usize) < self.plan.buffers.len() {
             return Ok(());
         }
-        Err(misuse("the plan has no such buffer"))
+        Err(DeviceError::misuse("the plan has no such buffer"))
     }
 }

@@ -90,7 +90,7 @@ impl<'p> Launches<'p> {
     /// Runs the next launch with its tensors, on the threads of the caller's pool.
     pub fn run(&mut self, store: &dyn TensorStore) -> Result<(), DeviceError> {
         let Some(launch) = self.plan.launches.get(self.next) else {
-            return Err(DeviceError::Misuse { problem: "the plan has no such launch".to_owned() });
+            return Err(DeviceError::misuse("the plan has no such launch"));
         };
         let op = resolve_kernel(&launch.kernel, Tensors { store, origin: &launch.origin })?;
         let Launches { buffers, slots, batch, scratch, .. } = self;

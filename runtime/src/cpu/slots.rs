@@ -161,12 +161,12 @@ impl Slots {
 
     pub(super) fn state(&self, id: SlotId, state: StateId) -> Result<&State, DeviceError> {
         let state = self.slot(id)?.states.get(state.0 as usize);
-        state.ok_or_else(|| DeviceError::Misuse { problem: "the plan has no such state".to_owned() })
+        state.ok_or_else(|| DeviceError::misuse("the plan has no such state"))
     }
 
     pub(super) fn state_mut(&mut self, id: SlotId, state: StateId) -> Result<&mut State, DeviceError> {
         let state = self.slot_mut(id)?.states.get_mut(state.0 as usize);
-        state.ok_or_else(|| DeviceError::Misuse { problem: "the plan has no such state".to_owned() })
+        state.ok_or_else(|| DeviceError::misuse("the plan has no such state"))
     }
 
     /// The state of a sequence in the batch.

@@ -3,7 +3,8 @@
 use super::driver::{Memory, Pinned, Stream};
 use super::params;
 use super::slots::Slots;
-use crate::device::{DeviceError, Limits, Outputs, SequenceChunk, SlotId};
+use crate::batch::{check, output_rows};
+use crate::device::{DeviceError, Limits, SequenceChunk, SlotId};
 
 /// What the launches of a step depend on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -110,65 +111,29 @@ impl Batch {
         limits: &Limits,
         vocab_size: usize,
     ) -> Result<(), DeviceError> {
-        let rows = batch.iter().map(|chunk| chunk.tokens.len()).sum();
-        if rows > limits.step_rows {
-            return Err(DeviceError::StepTooLarge { rows, limit: limits.step_rows });
-        }
+        check(batch, limits, vocab_size, |slot| slots.position(slot))?;
         self.chunks.clear();
         self.shape = StepShape::default();
-        for chunk in batch {
-            self.add(chunk, slots, vocab_size)?;
-        }
-        if batch.is_empty() {
-            return Err(DeviceError::EmptyBatch);
-        }
+        batch.iter().try_for_each(|chunk| self.add(chunk, slots))?;
         let end = self.shape.rows as u32;
         let sequences = self.shape.sequences;
         self.words(SEQ_START)[sequences] = end;
         Ok(())
     }
 
-    fn add(&mut self, chunk: &SequenceChunk<'_>, slots: &Slots, vocab_size: usize) -> Result<(), DeviceError> {
-        let position = slots.position(chunk.slot)?;
-        if self.chunks.iter().any(|(slot, _)| *slot == chunk.slot) {
-            return Err(DeviceError::RepeatedSlot(chunk.slot));
-        }
-        if chunk.tokens.is_empty() {
-            return Err(DeviceError::EmptyChunk(chunk.slot));
-        }
-        if let Some(index) = chunk.tokens.iter().position(|token| *token as usize >= vocab_size) {
-            let token = chunk.tokens[index];
-            return Err(DeviceError::UnknownToken { token, position: position + index, vocab_size });
-        }
+    fn add(&mut self, chunk: &SequenceChunk<'_>, slots: &Slots) -> Result<(), DeviceError> {
         let (start, len, sequence) = (self.shape.rows, chunk.tokens.len(), self.shape.sequences);
+        let position = slots.position(chunk.slot)?;
         self.words(TOKENS)[start..start + len].copy_from_slice(chunk.tokens);
         self.words(ROW_SEQ)[start..start + len].fill(sequence as u32);
         self.words(SEQ_START)[sequence] = start as u32;
         self.words(SEQ_POS)[sequence] = position as u32;
-        self.add_outputs(chunk, start)?;
+        output_rows(chunk, start, |row| self.add_output(row));
         self.shape.rows += len;
         self.shape.sequences += 1;
         self.shape.longest = self.shape.longest.max(len);
         self.shape.long_context |= position + len > SHORT_CONTEXT;
         self.chunks.push((chunk.slot, len));
-        Ok(())
-    }
-
-    fn add_outputs(&mut self, chunk: &SequenceChunk<'_>, start: usize) -> Result<(), DeviceError> {
-        let len = chunk.tokens.len();
-        match chunk.outputs {
-            Outputs::None => {}
-            Outputs::Last => self.add_output(start + len - 1),
-            Outputs::All => (start..start + len).for_each(|row| self.add_output(row)),
-            Outputs::Rows(rows) => {
-                let descends = rows.windows(2).find(|pair| pair[0] >= pair[1]).map(|pair| pair[1]);
-                let outside = rows.iter().copied().find(|&row| row as usize >= len);
-                if let Some(row) = outside.or(descends) {
-                    return Err(DeviceError::BadOutputRow { slot: chunk.slot.0, row, tokens: len });
-                }
-                rows.iter().for_each(|&row| self.add_output(start + row as usize));
-            }
-        }
         Ok(())
     }
 

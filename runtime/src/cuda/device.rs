@@ -217,11 +217,12 @@ impl<'a> Device<'a> {
         if self.progress == progress {
             return Ok(());
         }
-        Err(misuse(problem))
+        Err(DeviceError::misuse(problem))
     }
 
     fn buffer_range(&self, id: BufferId) -> Result<(u64, usize), DeviceError> {
-        let buffer = self.plan.buffers.get(id.0 as usize).ok_or_else(|| misuse("the plan has no such buffer"))?;
+        let buffer =
+            self.plan.buffers.get(id.0 as usize).ok_or_else(|| DeviceError::misuse("the plan has no such buffer"))?;
         let rows = match buffer.rows {
             Rows::Token => self.batch.shape.rows,
             Rows::Output => self.batch.shape.outputs,
@@ -241,10 +242,6 @@ fn check_room(plan: &Plan, weight_bytes: u64, gpu: &Gpu, limits: &Limits) -> Res
             Err(DeviceError::Backend { device: gpu.name.clone(), message: shortage.message(), help: shortage.help() })
         }
     }
-}
-
-fn misuse(problem: &str) -> DeviceError {
-    DeviceError::Misuse { problem: problem.to_owned() }
 }
 
 impl crate::device::Device for Device<'_> {
@@ -316,7 +313,7 @@ impl LaunchByLaunch for Device<'_> {
     fn run_launch(&mut self, index: usize) -> Result<(), DeviceError> {
         self.gpu.make_current()?;
         self.expect(Progress::Running(index), "a launch was run out of order")?;
-        let op = self.program.get(index).ok_or_else(|| misuse("the plan has no such launch"))?;
+        let op = self.program.get(index).ok_or_else(|| DeviceError::misuse("the plan has no such launch"))?;
         self.queue().enqueue(op)?;
         self.stream.synchronize()?;
         self.progress = Progress::Running(index + 1);
@@ -342,7 +339,7 @@ impl LaunchByLaunch for Device<'_> {
         self.gpu.make_current()?;
         let (address, expected) = self.buffer_range(id)?;
         if bytes.len() != expected {
-            return Err(misuse("the bytes of a buffer have the wrong length"));
+            return Err(DeviceError::misuse("the bytes of a buffer have the wrong length"));
         }
         self.stream.upload(address, bytes)?;
         self.stream.synchronize()
@@ -364,7 +361,7 @@ impl LaunchByLaunch for Device<'_> {
         self.gpu.make_current()?;
         let ranges = self.slots.ranges(slot, id)?;
         if ranges.iter().map(|range| range.1).sum::<usize>() != bytes.len() {
-            return Err(misuse("the bytes of a state have the wrong length"));
+            return Err(DeviceError::misuse("the bytes of a state have the wrong length"));
         }
         let mut rest = bytes;
         for (address, len) in ranges {

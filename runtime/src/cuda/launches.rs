@@ -105,7 +105,9 @@ impl<'m> Launches<'m> {
     pub fn run(&mut self, store: &dyn TensorStore) -> Result<(), DeviceError> {
         self.machine.gpu.make_current()?;
         if self.next + 1 >= self.plan.launches.len() {
-            return Err(misuse("logits are not computed by a step whose tensors are given launch by launch"));
+            return Err(DeviceError::misuse(
+                "logits are not computed by a step whose tensors are given launch by launch",
+            ));
         }
         let launch = &self.plan.launches[self.next];
         let tensors = Tensors::of_launch(launch, store, &self.machine.stream)?;
@@ -181,10 +183,6 @@ impl<'m> Launches<'m> {
         }
         Ok(())
     }
-}
-
-fn misuse(problem: &str) -> DeviceError {
-    DeviceError::Misuse { problem: problem.to_owned() }
 }
 
 /// Kernels count elements in 32 bits.

@@ -251,7 +251,7 @@ impl Slots {
     pub(super) fn ranges(&self, id: SlotId, state: StateId) -> Result<Vec<(u64, usize)>, DeviceError> {
         let slot = self.slot(id)?;
         let place = self.places.get(state.0 as usize).copied();
-        let place = place.ok_or_else(|| DeviceError::Misuse { problem: "the plan has no such state".to_owned() })?;
+        let place = place.ok_or_else(|| DeviceError::misuse("the plan has no such state"))?;
         Ok(match place {
             Place::Fixed { offset, bytes } => vec![(slot.fixed.address() + offset as u64, bytes)],
             Place::Cache { offset, data, scales } => columns(offset, data, scales)

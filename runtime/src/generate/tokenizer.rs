@@ -75,6 +75,26 @@ impl TextStream<'_> {
 }
 
 #[cfg(test)]
+impl Tokenizer {
+    /// Of a byte-level vocabulary; `<s>`, id 0, before every text.
+    pub(crate) fn of_bytes(vocab: serde_json::Map<String, serde_json::Value>, merges: &[[&str; 2]]) -> Tokenizer {
+        let json = serde_json::json!({
+            "version": "1.0",
+            "added_tokens": [{"id": 0, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true}],
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+            "post_processor": {"type": "TemplateProcessing",
+                "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+                "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}}},
+            "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+            "model": {"type": "BPE", "vocab": vocab, "merges": merges}
+        });
+        Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -86,21 +106,8 @@ mod tests {
             let code = if printable(byte) { byte } else { 256 + shifted.next().unwrap_or(0) };
             char::from_u32(code).unwrap_or_default().to_string()
         });
-        let vocab: serde_json::Map<_, _> =
-            alphabet.enumerate().map(|(id, token)| (token, serde_json::json!(id + 1))).collect();
-        let json = serde_json::json!({
-            "version": "1.0",
-            "added_tokens": [{"id": 0, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": true}],
-            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
-            "post_processor": {"type": "TemplateProcessing",
-                "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-                "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-                "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}}},
-            "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
-            "model": {"type": "BPE", "vocab": vocab, "merges": []}
-        });
-        Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap()
+        let vocab = alphabet.enumerate().map(|(id, token)| (token, serde_json::json!(id + 1))).collect();
+        Tokenizer::of_bytes(vocab, &[])
     }
 
     #[test]

@@ -165,7 +165,7 @@ impl Suite<'_> {
             slots.push((reference.create_slot()?, device.create_slot()?));
         }
         if slots.iter().any(|(reference, device)| reference != device) {
-            return Err(DeviceError::Misuse { problem: "the devices have other slots than each other".to_owned() });
+            return Err(DeviceError::misuse("the devices have other slots than each other"));
         }
         let slots: Vec<SlotId> = slots.into_iter().map(|(slot, _)| slot).collect();
         // Sequences of different lengths, none of them empty.
