@@ -10,10 +10,11 @@
 // - 128 columns of k a stage, in a ring of PINGPONG_STAGES that both read in turn.
 // - Sums leave through shared memory, 32 tokens of 64 rows at a time, by the copy engine, which cuts off what is beyond the
 //   matrix. Where rows of the result are no multiples of 16 bytes, each thread stores its own.
-// - Clusters of two blocks have neighbouring weight rows and the same tokens: each requests half of the tokens' tile for
-//   both, which saves a quarter of what L2 is asked for.
+// - Clusters of two blocks have neighbouring weight rows and the same tokens, or, where there are few weight rows, the same
+//   of these and neighbouring tokens: each requests half of what both need for both, which saves a quarter of what L2 is
+//   asked for.
 // - A cluster takes every so many-th pair of tiles: pairs of the same weight rows are neighbours, so that weights come from
-//   device memory once.
+//   device memory once. Pairs that would leave most clusters without work at the end are dealt out in halves.
 //
 // Not supported: W4 as it is stored (linear_expand makes W8 of it), and GPUs other than sm_90.
 #pragma once
@@ -24,6 +25,8 @@
 namespace pingpong {
 
 constexpr u32 STAGES = PINGPONG_STAGES, CLUSTER = PINGPONG_CLUSTER;
+// Rows of a box of weights or x.
+constexpr u32 PART = 64;
 
 struct Shared {
   u8 weights[STAGES][ROWS][STAGE_K];
@@ -33,33 +36,52 @@ struct Shared {
   u64 full[STAGES], empty[STAGES];
 };
 
-// Pairs of tiles of this cluster: index of the first, how many there are, and from one to the next.
-struct Share {
-  u32 first, count, step, token_tiles;
-  DEVICE Share(const LinearParams &p)
-      : first(blockIdx.x / CLUSTER), step(gridDim.x / CLUSTER), token_tiles(ceil_div(p.rows, TOKENS)) {
-    count = p.tiles * token_tiles;
-  }
-  DEVICE Place place(const LinearParams &p, u32 index, u32 rank) const {
-    Place place(p, index, token_tiles, ROWS * CLUSTER, TOKENS);
-    place.row0 += rank * ROWS;
-    return place;
-  }
+// A block's tile of a pair, or the half of it that the cluster takes.
+struct Work {
+  Place place;
+  u32 rows;
 };
 
+// Every cluster takes a pair a round; in the last one some take another pair, or half of one.
+DEVICE u32 work_count(const WarpgroupParams &p) { return p.rounds + (blockIdx.x / CLUSTER < p.extra); }
+
+DEVICE Work work(const WarpgroupParams &p, u32 i, u32 rank) {
+  u32 cluster = blockIdx.x / CLUSTER;
+  bool half = p.halved && i == p.rounds;
+  u32 index = i * (gridDim.x / CLUSTER) + (half ? cluster / 2 : cluster);
+  u32 rows = p.shares_weights ? ROWS : CLUSTER * ROWS, tokens = p.shares_weights ? CLUSTER * TOKENS : TOKENS;
+  Place place(p.linear, index, p.columns, rows, tokens);
+  if (p.shares_weights)
+    place.token0 += rank * TOKENS;
+  else
+    place.row0 += rank * ROWS;
+  if (half) place.row0 += cluster % 2 * PART;
+  return {place, half ? PART : ROWS};
+}
+
+// What both blocks of the cluster need is requested by one of them, a part by each.
 DEVICE void produce(const WarpgroupParams &p, Shared &shared, u32 rank) {
-  constexpr u32 PART = TOKENS / CLUSTER;
-  Share share(p.linear);
+  constexpr u16 BOTH = (1 << CLUSTER) - 1;
   RingTurn<STAGES> turn;
-  for (u32 index = share.first; index < share.count; index += share.step) {
-    Place place = share.place(p.linear, index, rank);
+  for (u32 i = 0; i < work_count(p); i++) {
+    auto [place, rows] = work(p, i, rank);
+    const TensorMap *weights = &p.weights[place.segment];
+    bool lower = rows == ROWS;
     for (u32 k = 0; k < p.linear.k_padded; k += STAGE_K, turn.advance()) {
       u64 *full = &shared.full[turn.slot];
+      auto weights_at = [&](u32 part) { return smem_address(shared.weights[turn.slot][part * PART]); };
+      auto x_at = [&](u32 part) { return smem_address(shared.x[turn.slot][part * PART]); };
       barrier_wait(&shared.empty[turn.slot], turn.parity ^ 1);
-      barrier_arrive_expect(full, (ROWS + TOKENS) * STAGE_K);
-      copy_tile(smem_address(shared.weights[turn.slot]), &p.weights[place.segment], k, place.row0, full);
-      copy_tile_multicast(smem_address(shared.x[turn.slot][rank * PART]), &p.x, k, place.token0 + rank * PART, full,
-                          (1 << CLUSTER) - 1);
+      barrier_arrive_expect(full, (rows + TOKENS) * STAGE_K);
+      if (p.shares_weights) {
+        if (lower || rank == 0) copy_tile_multicast(weights_at(rank), weights, k, place.row0 + rank * PART, full, BOTH);
+        copy_tile(x_at(0), &p.x, k, place.token0, full);
+        copy_tile(x_at(1), &p.x, k, place.token0 + PART, full);
+      } else {
+        copy_tile(weights_at(0), weights, k, place.row0, full);
+        if (lower) copy_tile(weights_at(1), weights, k, place.row0 + PART, full);
+        copy_tile_multicast(x_at(rank), &p.x, k, place.token0 + rank * PART, full, BOTH);
+      }
     }
   }
 }
@@ -76,21 +98,20 @@ DEVICE void release(const u64 *empty) {
   if (lane_id() < CLUSTER) barrier_arrive_remote(empty, lane_id());
 }
 
-template <bool X_UNSIGNED>
-DEVICE void multiply(Shared &shared, u32 steps, RingTurn<STAGES> &turn, int (&acc)[2][TOKENS / 2]) {
-  constexpr u32 HALF = 64 * STAGE_K / 16;
+template <u32 PARTS, bool X_UNSIGNED>
+DEVICE void multiply(Shared &shared, u32 steps, RingTurn<STAGES> &turn, int (&acc)[PARTS][TOKENS / 2]) {
 #pragma unroll
-  for (u32 i = 0; i < TOKENS; i++) acc[i / (TOKENS / 2)][i % (TOKENS / 2)] = 0;
+  for (u32 i = 0; i < PARTS * TOKENS / 2; i++) acc[i / (TOKENS / 2)][i % (TOKENS / 2)] = 0;
   u32 last = turn.slot;
   for (u32 step = 0; step < steps; step++) {
     barrier_wait(&shared.full[turn.slot], turn.parity);
     u64 a = matrix(smem_address(shared.weights[turn.slot])), b = matrix(smem_address(shared.x[turn.slot]));
     fence();
 #pragma unroll
-    for (u32 i = 0; i < STAGE_K / 32; i++) {
-      Multiply<TOKENS, X_UNSIGNED>::run(acc[0], a + i * 2, b + i * 2);
-      Multiply<TOKENS, X_UNSIGNED>::run(acc[1], a + HALF + i * 2, b + i * 2);
-    }
+    for (u32 i = 0; i < STAGE_K / 32; i++)
+#pragma unroll
+      for (u32 part = 0; part < PARTS; part++)
+        Multiply<TOKENS, X_UNSIGNED>::run(acc[part], a + part * PART * STAGE_K / 16 + i * 2, b + i * 2);
     commit();
     // The stage before this one has been read when at most this one's instructions are pending.
     wait<1>();
@@ -100,37 +121,49 @@ DEVICE void multiply(Shared &shared, u32 steps, RingTurn<STAGES> &turn, int (&ac
   }
 }
 
-template <bool X_UNSIGNED> DEVICE void consume(const WarpgroupParams &p, Shared &shared, u32 rank) {
+// What a warpgroup does of a tile of PARTS * 64 weight rows; `first` and `last` of its cluster's.
+template <u32 PARTS, bool X_UNSIGNED>
+DEVICE void compute(const WarpgroupParams &p, Shared &shared, const Place &place, RingTurn<STAGES> &turn, bool first, bool last) {
   u32 group = threadIdx.x / GROUP_THREADS, steps = ceil_div(p.linear.k_padded, STAGE_K);
   float *x_scales = shared.x_scale[group];
-  Share share(p.linear);
+  const LinearSegment &s = p.linear.segments[place.segment];
+  u32 row = place.row0 + warp_id() % 4 * 16 + lane_id() / 4, token = place.token0 + threadIdx.x % GROUP_THREADS;
+  // Requested before the products and needed behind them.
+  float x_scale = token < p.linear.rows ? p.linear.x_scale[token] : 0.0f, scale[PARTS][2];
+#pragma unroll
+  for (u32 j = 0; j < PARTS * 2; j++) {
+    u32 at = row + j / 2 * PART + j % 2 * 8;
+    scale[j / 2][j % 2] = at < s.out_features ? s.scale[at] : 0.0f;
+  }
+  int acc[PARTS][TOKENS / 2];
+  if (!first) turn_wait(group);
+  multiply<PARTS, X_UNSIGNED>(shared, steps, turn, acc);
+  if (!last) turn_end(group);
+  x_scales[threadIdx.x % GROUP_THREADS] = x_scale;
+  wait<0>();
+  release(&shared.empty[turn.before()]);
+  group_barrier(group);
+  Tile tile{&p.out[place.segment], &shared.leaving[group], x_scales, place.row0, place.token0, p.linear.rows, group};
+  bool by_engine = (p.engine_stores >> place.segment & 1) != 0;
+#pragma unroll
+  for (u32 part = 0; part < PARTS; part++, tile.row0 += PART) store(s, tile, by_engine, acc[part], scale[part]);
+}
+
+template <bool X_UNSIGNED> DEVICE void consume(const WarpgroupParams &p, Shared &shared, u32 rank) {
+  u32 group = threadIdx.x / GROUP_THREADS;
   RingTurn<STAGES> turn;
-  for (u32 index = share.first, i = 0; index < share.count; index += share.step, i++) {
+  for (u32 i = 0; i < work_count(p); i++) {
     if (i % 2 != group) {
-      turn.advance(steps);
+      turn.advance(ceil_div(p.linear.k_padded, STAGE_K));
       continue;
     }
-    Place place = share.place(p.linear, index, rank);
-    const LinearSegment &s = p.linear.segments[place.segment];
-    u32 row = place.row0 + warp_id() % 4 * 16 + lane_id() / 4, token = place.token0 + threadIdx.x % GROUP_THREADS;
-    // Requested before the products and needed behind them.
-    float x_scale = token < p.linear.rows ? p.linear.x_scale[token] : 0.0f, scale[2][2];
-#pragma unroll
-    for (u32 j = 0; j < 4; j++) {
-      u32 at = row + j / 2 * 64 + j % 2 * 8;
-      scale[j / 2][j % 2] = at < s.out_features ? s.scale[at] : 0.0f;
-    }
-    int acc[2][TOKENS / 2];
-    if (i > 0) turn_wait(group);
-    multiply<X_UNSIGNED>(shared, steps, turn, acc);
-    if (index + share.step < share.count) turn_end(group);
-    x_scales[threadIdx.x % GROUP_THREADS] = x_scale;
-    wait<0>();
-    release(&shared.empty[turn.before()]);
-    group_barrier(group);
-    Tile tile{&p.out[place.segment], &shared.leaving[group], x_scales, place.row0, place.token0, p.linear.rows, group};
-#pragma unroll
-    for (u32 half = 0; half < 2; half++, tile.row0 += 64) store(s, tile, (p.engine_stores >> place.segment & 1) != 0, acc[half], scale[half]);
+    // Tiles of either size have registers of their own: where sums come from two places, ptxas waits for every instruction.
+    auto [place, rows] = work(p, i, rank);
+    bool first = i == 0, last = i + 1 == work_count(p);
+    if (rows == ROWS)
+      compute<2, X_UNSIGNED>(p, shared, place, turn, first, last);
+    else
+      compute<1, X_UNSIGNED>(p, shared, place, turn, first, last);
   }
   if (threadIdx.x % GROUP_THREADS == 0) store_wait();
 }

@@ -3,7 +3,7 @@
 use crate::Folder;
 use crate::check::unequal_logits;
 use crate::model_8b::{self, Models, Scheme};
-use runtime::cuda::{Device, LaunchTime, Options, Product};
+use runtime::cuda::{Device, LaunchTime, Options, Pair, Product};
 use runtime::device::{Device as _, Limits, Outputs, SequenceChunk, SlotId};
 use runtime::plan::{Activation, Kernel, Launch, Plan, Rows, State, StateKind};
 use runtime::tensors::TensorStore;
@@ -144,14 +144,16 @@ fn against_vendor(plan: &Plan, device: &Device<'_>, rows: usize) -> Result<(), B
         let Some(race) = device.race_vendor(index, rows)? else { continue };
         let Product { rows, n, k } = race.product;
         let tops = |us: f32| 2e-6 * (rows * n * k) as f32 / us;
+        let pair = |name: &str, Pair { ours_us, vendor_us }: Pair| {
+            let rate = 100.0 * vendor_us / ours_us;
+            format!("{name} {ours_us:>6.1} us, {:>4.0} TOPS, vendor {vendor_us:>6.1}: {rate:>5.1} %", tops(ours_us))
+        };
         println!(
-            "    {rows:>5} x {n:>5} x {k:>5} {:<10} {:>7.1} us, {:>4.0} TOPS; vendor {:>7.1} us, {:>4.0} TOPS: {:.1} %{}",
+            "    {rows:>5} x {n:>5} x {k:>5} {:<10} {}; {}; {}{}",
             short_name(launch),
-            race.ours_us,
-            tops(race.ours_us),
-            race.vendor_us,
-            tops(race.vendor_us),
-            race.vendor_us / race.ours_us * 100.0,
+            pair("rested", race.rested),
+            pair("settled", race.settled),
+            pair("its first choice", race.first),
             race.expand_us.map_or(String::new(), |us| format!("; expansion by itself {us:.1} us"))
         );
     }

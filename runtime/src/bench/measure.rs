@@ -190,7 +190,7 @@ fn prefill_table(
             continue;
         }
         let Some(race) = device.race_vendor(launch, count)? else { continue };
-        row.vendor_us = Some(f64::from(race.vendor_us) * row.launches as f64);
+        row.vendor_us = Some(f64::from(race.rested.vendor_us) * row.launches as f64);
         table.races.push(RaceRow { origin: row.origin.clone(), race });
     }
     Ok(table)

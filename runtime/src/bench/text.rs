@@ -1,7 +1,7 @@
 //! A report for people.
 
 use super::{KernelTable, RaceRow, Report, Row};
-use crate::cuda::Product;
+use crate::cuda::{Pair, Product};
 use crate::table::table;
 use std::fmt::{self, Display, Formatter};
 
@@ -140,23 +140,38 @@ impl Report {
     }
 }
 
-/// Rates are the vendor's time over ours: the linear alone, and with the W8 that is made of its W4.
+/// Rates are the vendor's time over ours: after a rest, when the clock has settled, beside the library's first choice, and with
+/// the W8 that is made of W4.
 fn races(rows: &[RaceRow]) -> String {
-    let titles = ["origin", "tokens>", "n>", "k>", "ours>", "vendor>", "rate>", "expand W4>", "with it>"];
+    let titles = [
+        "origin",
+        "tokens>",
+        "n>",
+        "k>",
+        "ours>",
+        "vendor>",
+        "rate>",
+        "settled>",
+        "its first>",
+        "expand W4>",
+        "with it>",
+    ];
+    let percent = |rate: f32| format!("{:.1} %", 100.0 * rate);
+    let microseconds = |us: f32| time(Some(f64::from(us)));
     let cells = |RaceRow { origin, race }: &RaceRow| {
-        let rate = |ours_us: f32| format!("{:.1} %", 100.0 * race.vendor_us / ours_us);
-        let microseconds = |us: f32| time(Some(f64::from(us)));
-        let Product { rows, n, k } = race.product;
+        let (Product { rows, n, k }, Pair { ours_us, vendor_us }) = (race.product, race.rested);
         vec![
             origin.clone(),
             rows.to_string(),
             n.to_string(),
             k.to_string(),
-            microseconds(race.ours_us),
-            microseconds(race.vendor_us),
-            rate(race.ours_us),
+            microseconds(ours_us),
+            microseconds(vendor_us),
+            percent(race.rested.rate()),
+            percent(race.settled.rate()),
+            percent(race.first.rate()),
             race.expand_us.map_or("-".to_owned(), microseconds),
-            race.expand_us.map_or("-".to_owned(), |expand_us| rate(race.ours_us + expand_us)),
+            race.expand_us.map_or("-".to_owned(), |expand_us| percent(vendor_us / (ours_us + expand_us))),
         ]
     };
     table(&titles, &rows.iter().map(cells).collect::<Vec<_>>())
@@ -199,10 +214,18 @@ mod tests {
 
     #[test]
     fn writes_how_linears_compare_with_and_without_expansion() {
-        let product = Product { rows: 2048, n: 18_560, k: 4096 };
-        let race = Race { product, ours_us: 200.0, vendor_us: 210.0, expand_us: Some(50.0) };
+        let pair = |ours_us, vendor_us| Pair { ours_us, vendor_us };
+        let race = Race {
+            product: Product { rows: 2048, n: 18_560, k: 4096 },
+            rested: pair(200.0, 210.0),
+            settled: pair(220.0, 220.0),
+            first: pair(220.0, 275.0),
+            expand_us: Some(50.0),
+        };
         let text = races(&[RaceRow { origin: "mixer.in_proj".to_owned(), race }]);
-        assert!(text.contains("200.0 us") && text.contains("105.0 %") && text.contains("84.0 %"), "{text}");
+        for found in ["200.0 us", "105.0 %", "100.0 %", "125.0 %", "84.0 %"] {
+            assert!(text.contains(found), "{found}: {text}");
+        }
     }
 
     #[test]

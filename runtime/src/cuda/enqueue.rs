@@ -3,15 +3,14 @@
 use super::batch::StepShape;
 use super::beside::Beside;
 use super::driver::{Gpu, Stream};
-use super::entry::{self, Entry, GEMM_BLOCK_M, WARPGROUP, Warpgroup};
+use super::entry::{self, Entry, GEMM_BLOCK_M};
 use super::kernels::{Grid, Kernels};
 use super::params::{
     CONV_CHUNK, Conv1dParams, DTYPE_F32, ExpandParams, FORMAT_W8, GATED_CLUSTER, GatedLinearParams, GatedNormParams,
     GatedStepParams, LONG_SCAN_WARPS, LinearParams, MANY_TILE_ROWS, MANY_TOKENS, NormLinearParams, SCAN_WARPS,
-    STREAM_MAX_GROUPS, STREAM_SCALE_STAGES, ScanStepParams, SsmScanParams, WarpgroupParams,
+    STREAM_MAX_GROUPS, STREAM_SCALE_STAGES, ScanStepParams, SsmScanParams,
 };
 use super::program::{MixerOp, Op, RowCount};
-use super::tensor_map::{map_results, map_weights, tensor_map};
 use super::weights::{self, Before, FEW_ROWS, FewRows, LinearOp, WideOp, with_tiles};
 use crate::device::DeviceError;
 use crate::plan::Rows;
@@ -301,24 +300,6 @@ impl Queue<'_> {
             self.expand(self.stream, &wide.expand)?;
         }
         self.multiply(wide, rows)
-    }
-
-    /// Persistent blocks, as many as are resident.
-    pub(super) fn multiply(&self, wide: &WideOp, rows: usize) -> Result<(), DeviceError> {
-        let fits = |kernel: &&Warpgroup| rows <= kernel.tokens as usize;
-        let kernel = WARPGROUP.iter().find(fits).unwrap_or(&WARPGROUP[WARPGROUP.len() - 1]);
-        let linear = with_tiles(with_rows(&wide.linear, rows), kernel.rows * kernel.cluster);
-        let mut params = WarpgroupParams { linear, ..WarpgroupParams::zeroed() };
-        params.x = tensor_map(linear.x, linear.k_padded, linear.rows, kernel.tokens / kernel.cluster)?;
-        map_weights(&mut params.weights, &linear, kernel.rows)?;
-        if kernel.leaving_bytes > 0 {
-            params.engine_stores = map_results(&mut params.out, &linear)?;
-        }
-        let entry = kernel.entries[linear.x_unsigned as usize];
-        let tiles = linear.tiles * linear.rows.div_ceil(kernel.tokens);
-        let clusters = tiles.min(entry.blocks_per_sm * self.gpu.sm_count / kernel.cluster);
-        let grid = Grid::new((clusters * kernel.cluster) as usize, 1, 1).clusters(kernel.cluster as usize);
-        self.launch(entry, grid.smem(kernel.smem_bytes() as usize), &params)
     }
 }
 

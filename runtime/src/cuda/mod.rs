@@ -35,6 +35,7 @@ mod tensor_map;
 mod tensors;
 mod upload;
 mod vendor;
+mod warpgroup;
 mod weights;
 
 pub use device::{Device, Options};
@@ -43,5 +44,5 @@ pub use kernels::KernelImages;
 pub use launches::Launches;
 pub use machine::{Machine, kernel_target};
 pub use measure::{LaunchTime, Product};
-pub use race::Race;
+pub use race::{Pair, Race};
 pub use sums::Gram;

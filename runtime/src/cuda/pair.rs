@@ -7,7 +7,7 @@ use super::params::{
     FORMAT_W4_TWO_LEVEL, FORMAT_W8, LinearParams, LinearSegment, PAIR_BOXES, PAIR_CLUSTER, PAIR_MAX_ROW_GROUPS,
     PAIR_MAX_STAGES, PAIR_TOKENS, PairParams,
 };
-use super::tensor_map::{map_weights, tensor_map};
+use super::tensor_map::{TWO_LINES, map_weights, tensor_map};
 use super::weights::{LinearOp, with_tiles};
 use crate::device::DeviceError;
 use bytemuck::Zeroable;
@@ -82,8 +82,8 @@ impl Queue<'_> {
     fn paired_launch(&self, linear: &LinearParams) -> Result<Option<Launch>, DeviceError> {
         let pairs = self.gpu.sm_count / PAIR_CLUSTER;
         let Some(mut params) = prepare(linear, self.gpu.smem_per_block, pairs) else { return Ok(None) };
-        params.x = tensor_map(linear.x, linear.k_padded, linear.rows, PAIR_TOKENS)?;
-        map_weights(&mut params.weights, linear, params.row_groups * GROUP_ROWS)?;
+        params.x = tensor_map(linear.x, linear.k_padded, linear.rows, PAIR_TOKENS, TWO_LINES)?;
+        map_weights(&mut params.weights, linear, params.row_groups * GROUP_ROWS, TWO_LINES)?;
         let entry = [entry::PAIR_16_I8, entry::PAIR_16_U8][linear.x_unsigned as usize];
         let blocks = pairs.min(params.linear.tiles) * PAIR_CLUSTER;
         let grid = Grid::new(blocks as usize, 1, 1).smem(smem_bytes(&params) as usize);

@@ -6,28 +6,51 @@ use super::driver::{Event, Stream};
 use super::enqueue::Queue;
 use super::measure::Product;
 use super::program::Op;
-use super::vendor::VendorProduct;
+use super::vendor::Choice;
 use super::weights::{LinearOp, WideOp};
 use crate::device::DeviceError;
 use crate::median::median;
 use serde::Serialize;
+use std::time::Duration;
 
-/// Both in turn on the same random bytes, so that neither has a cooler or less busy GPU: medians.
+/// Medians of a linear and of the vendor's product of its shape, in turn without a pause, so that neither has a cooler or less
+/// busy GPU.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Race {
-    /// The shape of both.
-    pub product: Product,
+pub struct Pair {
     /// The linear with scales and all that follows, its weights being W8.
     pub ours_us: f32,
     /// The vendor's product, i32.
     pub vendor_us: f32,
+}
+
+impl Pair {
+    /// The rate of ours over that of the vendor's.
+    pub fn rate(&self) -> f32 {
+        self.vendor_us / self.ours_us
+    }
+}
+
+/// Both on the same random bytes.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Race {
+    /// The shape of both.
+    pub product: Product,
+    /// Beside the fastest of the vendor's algorithms, after a rest: the clock is high, as the GPU may take more power for a while.
+    pub rested: Pair,
+    /// The same when the clock has become what the limit of power leaves.
+    pub settled: Pair,
+    /// Beside the algorithm that the vendor's library proposes first, then.
+    pub first: Pair,
     /// What makes W8 of the linear's W4 weights, by itself.
     pub expand_us: Option<f32>,
 }
 
-/// Turns of each that count, and as many before them as the clocks take to settle.
+/// Turns of each that count, and those before them.
 const TURNS: usize = 60;
 const WARM_UP: usize = 30;
+/// What the clock takes to settle.
+const SETTLE_US: f32 = 200e3;
+const REST: Duration = Duration::from_millis(100);
 /// Weights that are multiplied one after the other: more than L2 holds.
 const WEIGHT_BYTES: usize = 256 << 20;
 
@@ -48,18 +71,32 @@ impl Device<'_> {
         }
         let copies = WEIGHT_BYTES.div_ceil(n * k).max(2);
         let Some(theirs) = vendor.product(&self.stream, product, copies)? else { return Ok(None) };
-        let ours = |turn: usize| {
+        let ours = &|turn: usize| {
             let (x, weight) = theirs.operands(turn);
             queue.multiply(&wide.on(x, weight), rows)
         };
-        let [ours_us, vendor_us] = in_turn(&self.stream, ours, |turn| run(&theirs, &self.stream, turn))?;
+        let against = |choice: Choice, warm_up: usize| {
+            in_turn(&self.stream, warm_up, ours, |turn| {
+                theirs.run(&self.stream, turn, choice);
+                Ok(())
+            })
+        };
+        std::thread::sleep(REST);
+        let rested = against(Choice::Fastest, WARM_UP)?;
+        let turns = SETTLE_US / (rested.ours_us + rested.vendor_us).max(1.0);
+        let settled = against(Choice::Fastest, turns as usize)?;
+        let first = against(Choice::First, WARM_UP)?;
         let expand = |_| queue.expand(&self.stream, &wide.expand);
+        let fastest = |turn| {
+            theirs.run(&self.stream, turn, Choice::Fastest);
+            Ok(())
+        };
         let expand_us = match wide.expand[..] {
             [] => None,
             // The product in between leaves nothing of the weights in L2.
-            _ => Some(in_turn(&self.stream, expand, |turn| run(&theirs, &self.stream, turn))?[0]),
+            _ => Some(in_turn(&self.stream, WARM_UP, expand, fastest)?.ours_us),
         };
-        Ok(Some(Race { product, ours_us, vendor_us, expand_us }))
+        Ok(Some(Race { product, rested, settled, first, expand_us }))
     }
 }
 
@@ -69,30 +106,24 @@ fn is_whole(linear: &LinearOp, wide: &WideOp) -> bool {
     linear.scalar.is_empty() && dense
 }
 
-fn run(product: &VendorProduct<'_>, stream: &Stream, turn: usize) -> Result<(), DeviceError> {
-    // What it refuses it refused when it was chosen.
-    product.run(stream, turn);
-    Ok(())
-}
-
 /// Medians of the times from the end of one to the end of the other. Each turn has a number of its own.
 fn in_turn(
     stream: &Stream,
-    first: impl Fn(usize) -> Result<(), DeviceError>,
-    second: impl Fn(usize) -> Result<(), DeviceError>,
-) -> Result<[f32; 2], DeviceError> {
-    let events: Vec<Event> = (0..=2 * (WARM_UP + TURNS)).map(|_| Event::new()).collect::<Result<_, _>>()?;
+    warm_up: usize,
+    ours: impl Fn(usize) -> Result<(), DeviceError>,
+    vendors: impl Fn(usize) -> Result<(), DeviceError>,
+) -> Result<Pair, DeviceError> {
+    let run = |turn: usize| if turn.is_multiple_of(2) { ours(turn) } else { vendors(turn) };
+    (0..2 * warm_up).try_for_each(run)?;
+    let events: Vec<Event> = (0..=2 * TURNS).map(|_| Event::new()).collect::<Result<_, _>>()?;
     events[0].record(stream)?;
     for (turn, event) in events[1..].iter().enumerate() {
-        if turn % 2 == 0 {
-            first(turn)?
-        } else {
-            second(turn)?
-        }
+        run(turn)?;
         event.record(stream)?;
     }
     stream.synchronize()?;
     let elapsed = events.windows(2).map(|pair| pair[1].elapsed_us(&pair[0]));
-    let times: Vec<f32> = elapsed.skip(2 * WARM_UP).collect::<Result<_, _>>()?;
-    Ok([0, 1].map(|start| median(times[start..].iter().step_by(2).copied().collect()) as f32))
+    let times: Vec<f32> = elapsed.collect::<Result<_, _>>()?;
+    let of = |start: usize| median(times[start..].iter().step_by(2).copied().collect()) as f32;
+    Ok(Pair { ours_us: of(0), vendor_us: of(1) })
 }

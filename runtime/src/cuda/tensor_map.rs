@@ -9,10 +9,20 @@ use cudarc::driver::sys::{
 };
 use std::ffi::c_void;
 
+/// What L2 brings from memory of a row of a tile: its 128 bytes.
+pub(super) const ONE_LINE: CUtensorMapL2promotion = CU_TENSOR_MAP_L2_PROMOTION_L2_128B;
+/// Or those of the next tile, too.
+pub(super) const TWO_LINES: CUtensorMapL2promotion = CU_TENSOR_MAP_L2_PROMOTION_L2_256B;
+
 /// How the copy engine finds the weights of each segment of a linear, in tiles of `tile_rows` rows.
-pub(super) fn map_weights(maps: &mut [TensorMap], linear: &LinearParams, tile_rows: u32) -> Result<(), DeviceError> {
+pub(super) fn map_weights(
+    maps: &mut [TensorMap],
+    linear: &LinearParams,
+    tile_rows: u32,
+    promotion: CUtensorMapL2promotion,
+) -> Result<(), DeviceError> {
     for (map, segment) in maps.iter_mut().zip(linear.segments()) {
-        *map = tensor_map(segment.weight, segment.row_bytes, segment.out_features, tile_rows)?;
+        *map = tensor_map(segment.weight, segment.row_bytes, segment.out_features, tile_rows, promotion)?;
     }
     Ok(())
 }
@@ -30,9 +40,15 @@ pub(super) fn map_results(maps: &mut [TensorMap], linear: &LinearParams) -> Resu
 
 /// How the copy engine finds tiles of 128 bytes by `tile_rows` of a matrix of `rows` rows of `row_bytes` bytes; what is
 /// beyond it reads as zeros. Tiles are swizzled by 128 bytes.
-pub(super) fn tensor_map(address: u64, row_bytes: u32, rows: u32, tile_rows: u32) -> Result<TensorMap, DeviceError> {
+pub(super) fn tensor_map(
+    address: u64,
+    row_bytes: u32,
+    rows: u32,
+    tile_rows: u32,
+    promotion: CUtensorMapL2promotion,
+) -> Result<TensorMap, DeviceError> {
     let matrix = Matrix { address, kind: CU_TENSOR_MAP_DATA_TYPE_UINT8, columns: row_bytes, row_bytes, rows };
-    matrix.encode([WARPGROUP_STAGE_K, tile_rows], CU_TENSOR_MAP_L2_PROMOTION_L2_256B)
+    matrix.encode([WARPGROUP_STAGE_K, tile_rows], promotion)
 }
 
 /// Rows of a box of results.

@@ -4,6 +4,7 @@
 use super::driver::{Event, Memory, Stream};
 use super::measure::Product;
 use crate::device::DeviceError;
+use crate::median::median;
 use libloading::{Library, Symbol};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
@@ -24,7 +25,7 @@ const OP_T: i32 = 1;
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Heuristic {
-    algorithm: [u64; 8],
+    algorithm: Algorithm,
     workspace_bytes: usize,
     state: Status,
     waves: f32,
@@ -44,7 +45,7 @@ type Matmul = unsafe extern "C" fn(
     Handle,
     *mut c_void,
     Handle,
-    *const [u64; 8],
+    *const Algorithm,
     *mut c_void,
     usize,
     *mut c_void,
@@ -74,6 +75,9 @@ pub(super) struct Vendor {
 
 /// Algorithms to try: the library's first guess is not always its fastest.
 const ALGORITHMS: usize = 8;
+/// Runs of each without a pause, of which the first ones warm up.
+const TRIES: usize = 10;
+const WARM_UP: usize = 2;
 const WORKSPACE: usize = 32 << 20;
 /// Bytes of an operand that differ.
 const RANDOM_BYTES: usize = 24 << 20;
@@ -136,9 +140,11 @@ impl Vendor {
         if status != 0 {
             return Ok(None);
         }
+        let usable = found.iter().take(count.max(0) as usize).filter(|found| found.state == 0);
+        let algorithms: Vec<Algorithm> = usable.map(|found| found.algorithm).collect();
+        let Some(&first) = algorithms.first() else { return Ok(None) };
         let handle = self.handle;
-        let algorithm = empty.algorithm;
-        let mut product = VendorProduct {
+        let product = VendorProduct {
             shape,
             copies,
             x,
@@ -148,12 +154,11 @@ impl Vendor {
             problem,
             out,
             workspace,
-            algorithm,
+            first,
+            fastest: first,
             best_us: f32::INFINITY,
         };
-        let usable = found.iter().take(count.max(0) as usize).filter(|found| found.state == 0);
-        product.choose(usable.map(|found| found.algorithm), stream)?;
-        Ok(product.best_us.is_finite().then_some(product))
+        product.chosen(&algorithms, stream)
     }
 
     fn heuristics(&self) -> Result<Symbol<'_, GetHeuristic>, libloading::Error> {
@@ -178,34 +183,53 @@ pub(super) struct VendorProduct<'l> {
     problem: Problem<'l>,
     out: Memory,
     workspace: Memory,
-    algorithm: [u64; 8],
-    /// The best run of its algorithm.
+    first: Algorithm,
+    fastest: Algorithm,
+    /// The best run of the fastest algorithm.
     pub(super) best_us: f32,
 }
 
-impl VendorProduct<'_> {
-    fn choose(&mut self, algorithms: impl Iterator<Item = [u64; 8]>, stream: &Stream) -> Result<(), DeviceError> {
-        let (start, end) = (Event::new()?, Event::new()?);
-        let mut best = (f32::INFINITY, self.algorithm);
+/// `cublasLtMatmulAlgo_t`.
+type Algorithm = [u64; 8];
+
+/// Which of the library's algorithms.
+#[derive(Clone, Copy)]
+pub(super) enum Choice {
+    /// What was found to be the fastest under load.
+    Fastest,
+    /// What the library proposes first, and who asks for no more gets.
+    First,
+}
+
+impl<'l> VendorProduct<'l> {
+    /// With the algorithm whose median is the least, each under its own load; `None` where the library takes none.
+    fn chosen(mut self, algorithms: &[Algorithm], stream: &Stream) -> Result<Option<VendorProduct<'l>>, DeviceError> {
+        let mut least = f32::INFINITY;
         for algorithm in algorithms {
-            self.algorithm = algorithm;
-            for run in 0..4 {
-                start.record(stream)?;
-                let done = self.run(stream, run);
-                end.record(stream)?;
-                stream.synchronize()?;
-                if !done {
-                    break;
-                }
-                let elapsed_us = end.elapsed_us(&start)?;
-                // The first run warms up.
-                if run > 0 && elapsed_us < best.0 {
-                    best = (elapsed_us, algorithm);
-                }
+            let Some(times) = self.times(algorithm, stream)? else { continue };
+            let best = times.iter().copied().fold(f32::INFINITY, f32::min);
+            let typical = median(times) as f32;
+            if typical < least {
+                (least, self.fastest, self.best_us) = (typical, *algorithm, best);
             }
         }
-        (self.best_us, self.algorithm) = best;
-        Ok(())
+        Ok(least.is_finite().then_some(self))
+    }
+
+    /// `None` where the library does not take it.
+    fn times(&self, algorithm: &Algorithm, stream: &Stream) -> Result<Option<Vec<f32>>, DeviceError> {
+        let events: Vec<Event> = (0..=TRIES).map(|_| Event::new()).collect::<Result<_, _>>()?;
+        events[0].record(stream)?;
+        for (run, event) in events[1..].iter().enumerate() {
+            if !self.multiply(stream, run, algorithm) {
+                stream.synchronize()?;
+                return Ok(None);
+            }
+            event.record(stream)?;
+        }
+        stream.synchronize()?;
+        let times = events.windows(2).skip(WARM_UP).map(|pair| pair[1].elapsed_us(&pair[0]));
+        times.collect::<Result<_, _>>().map(Some)
     }
 
     /// Addresses of x and the weights of copy number `copy`, which count on from the last to the first.
@@ -214,8 +238,17 @@ impl VendorProduct<'_> {
         (self.x.address() + (copy * rows * k) as u64, self.weight.address() + (copy * n * k) as u64)
     }
 
-    /// Multiplies a copy; whether the library took it.
-    pub(super) fn run(&self, stream: &Stream, copy: usize) -> bool {
+    /// Multiplies a copy. What the library does not take it did not take when it was chosen.
+    pub(super) fn run(&self, stream: &Stream, copy: usize, choice: Choice) {
+        let algorithm = match choice {
+            Choice::Fastest => &self.fastest,
+            Choice::First => &self.first,
+        };
+        self.multiply(stream, copy, algorithm);
+    }
+
+    /// Whether the library took it.
+    fn multiply(&self, stream: &Stream, copy: usize, algorithm: &Algorithm) -> bool {
         let (alpha, beta) = (1i32, 0i32);
         let (x, weight) = self.operands(copy);
         // SAFETY: the layouts describe matrices that fit the allocations; the workspace is as large as was promised.
@@ -233,7 +266,7 @@ impl VendorProduct<'_> {
                 self.problem.out.object,
                 self.out.address() as *mut c_void,
                 self.problem.out.object,
-                &self.algorithm,
+                algorithm,
                 self.workspace.address() as *mut c_void,
                 WORKSPACE,
                 stream.handle.cast(),

@@ -79,8 +79,18 @@ device_structs! {
         linear: LinearParams = "LinearParams linear",
         /// A bit for each segment whose results the copy engine stores.
         engine_stores: u32 = "unsigned int engine_stores",
+        /// 1 where blocks of a cluster have the same weight rows, 0 where they have the same tokens.
+        shares_weights: u32 = "unsigned int shares_weights",
+        /// Tiles of tokens of a cluster that all of them are.
+        columns: u32 = "unsigned int columns",
+        /// Pairs of tiles that every cluster computes.
+        rounds: u32 = "unsigned int rounds",
+        /// Clusters that compute one more, or half of one.
+        extra: u32 = "unsigned int extra",
+        /// 1 where that is half of one.
+        halved: u32 = "unsigned int halved",
         /// Unused.
-        padding: [u32; 15] = "unsigned int padding[15]",
+        padding: [u32; 10] = "unsigned int padding[10]",
     }
 
     /// `Kernel::Linear` by pairs of blocks: all segments W8 or W4 two-level.
