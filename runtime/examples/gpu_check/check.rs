@@ -112,6 +112,12 @@ fn cases() -> Vec<Case> {
         }
     }
     cases.extend(norms());
+    // Tiles of more than one round, the last of which is cut in two: clusters that share tokens, or weights.
+    for (intermediate_size, steps) in [(8448, vec![vec![300], vec![257]]), (4224, vec![vec![700], vec![129]])] {
+        let layout = Layout::of(WeightFormat::W8);
+        let shape = Shape { layer_pattern: "-".to_owned(), intermediate_size, ..Shape::mini() };
+        cases.push(Case { name: format!("many tiles, {intermediate_size} columns"), shape, layout, steps });
+    }
     cases.extend(mixers_of_several());
     cases.extend(attention());
     cases.extend(scans());
