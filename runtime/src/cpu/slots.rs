@@ -4,6 +4,7 @@ use super::kv_cache::KvCache;
 use super::scan_state::ScanState;
 use crate::device::{DeviceError, Limits, SlotId};
 use crate::plan::{Plan, StateId, StateKind};
+use rayon::prelude::*;
 
 /// One state of one sequence.
 #[derive(Clone)]
@@ -100,7 +101,8 @@ impl Slots {
             self.slots.push(None);
             self.slots.len() - 1
         });
-        self.slots[index] = Some(self.fresh.clone());
+        let states = self.fresh.states.par_iter().cloned().collect();
+        self.slots[index] = Some(Slot { states, ..self.fresh });
         Ok(SlotId(index as u32))
     }
 
@@ -130,14 +132,13 @@ impl Slots {
             return Err(DeviceError::UnknownSlot(to));
         };
         let source = self.slot(from)?;
-        for (source_state, state) in source.states.iter().zip(&mut target.states) {
-            match (source_state, state) {
-                (State::Fixed(source), State::Fixed(target)) => target.copy_from_slice(source),
-                (State::Scan(source), State::Scan(target)) => target.clone_from(source),
-                (State::Kv(source_cache), State::Kv(target)) => target.copy_tokens(source_cache, source.position),
-                _ => {}
-            }
-        }
+        let states = source.states.par_iter().zip(&mut target.states);
+        states.for_each(|(source_state, state)| match (source_state, state) {
+            (State::Fixed(source), State::Fixed(target)) => target.copy_from_slice(source),
+            (State::Scan(source), State::Scan(target)) => target.clone_from(source),
+            (State::Kv(source_cache), State::Kv(target)) => target.copy_tokens(source_cache, source.position),
+            _ => {}
+        });
         target.position = source.position;
         self.slots[to.0 as usize] = Some(target);
         Ok(())

@@ -16,7 +16,7 @@
 
 use super::bound::{Bound, Chances, StepRows};
 use super::whole::{Tokens, batch};
-use super::{floats, kept, state_ids};
+use super::{kept, state_ids};
 use crate::device::{DeviceError, LaunchByLaunch, SequenceChunk, SlotId};
 use crate::plan::{Activation, BufferId, DType, Emit, Kernel, Plan, StateId, StateKind};
 use rand::{RngExt, SeedableRng};
@@ -180,7 +180,11 @@ impl Mover<'_> {
             return Ok(());
         }
         if state.dtype == DType::F32 {
-            let mut floats = floats(&self.reference.read_state(slot, id)?);
+            if self.relative == 0.0 {
+                return Ok(());
+            }
+            let mut floats = vec![0.0; state.elements()];
+            bytemuck::cast_slice_mut(&mut floats).copy_from_slice(&self.reference.read_state(slot, id)?);
             move_floats(&mut floats, self.relative, self.random);
             return self.reference.write_state(slot, id, bytemuck::cast_slice(&floats));
         }
@@ -199,7 +203,8 @@ impl Mover<'_> {
 /// Each by a part of `relative` times the largest.
 fn move_floats(values: &mut [f32], relative: f64, random: &mut Pcg64) {
     let seed: u64 = random.random();
-    let largest = values.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+    let parts = values.par_chunks(PART).map(|part| part.iter().fold(0.0f32, |most, value| most.max(value.abs())));
+    let largest = parts.reduce(|| 0.0, f32::max);
     let reach = (relative * f64::from(largest)) as f32;
     if reach == 0.0 {
         return;

@@ -1,8 +1,8 @@
 //! [`crate::plan::Kernel::Linear`].
 //!
-//! One code path for one token and for many. Tokens are taken in panels whose activations stay in the second-level
-//! cache; all threads share the weight rows of a panel; a thread multiplies a few weight rows, unpacked once, with
-//! every token of the panel. The sums of a task lie together, `[token, weight row of the task]`, because threads cannot
+//! One code path for one token and for many. Tokens are taken in panels whose activations, or a piece of their columns where
+//! they are floats, stay in the second-level cache; all threads share the weight rows of a panel; a thread multiplies a few
+//! weight rows, unpacked once, with every token of the panel. The sums of a task lie together, `[token, weight row of the task]`, because threads cannot
 //! share the rows of a buffer; the epilogue moves them there.
 
 mod epilogue;
@@ -19,10 +19,12 @@ use crate::plan::{Activation, BufferId, DType, Epilogue, K_ALIGN, PlanError, Seg
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Activations of a panel fill at most this much.
+/// Quantized activations of a panel fill at most this much.
 const PANEL_BYTES: usize = 384 << 10;
 /// Most tokens of a panel.
 const PANEL_TOKENS: usize = 256;
+/// Tokens of a panel of floats, of which each weight row has sixteen running sums.
+const FLOAT_PANEL_TOKENS: usize = 64;
 /// Weight rows are handed to threads in multiples of this.
 const ROW_BLOCK: usize = 8;
 /// Tasks a thread, so that an idle thread finds something to take over.
@@ -74,10 +76,13 @@ impl<'a> Linear<'a> {
         Ok(Linear { x, in_features, segments: resolved, rows })
     }
 
-    fn row_bytes(&self) -> usize {
+    /// How many tokens a panel has.
+    fn panel(&self) -> usize {
         match self.x {
-            Activation::Float { .. } => self.in_features * 4,
-            Activation::Quantized { .. } => self.in_features.next_multiple_of(K_ALIGN),
+            Activation::Float { .. } => FLOAT_PANEL_TOKENS,
+            Activation::Quantized { .. } => {
+                (PANEL_BYTES / self.in_features.next_multiple_of(K_ALIGN) / 4 * 4).clamp(4, PANEL_TOKENS)
+            }
         }
     }
 
@@ -147,7 +152,7 @@ impl Op for Linear<'_> {
             Activation::Quantized { data, scale } => (data, Some(scale)),
         };
         let rows = step.buffers.rows(data);
-        let panel = (PANEL_BYTES / self.row_bytes() / 4 * 4).clamp(4, PANEL_TOKENS);
+        let panel = self.panel();
         for start in (0..rows).step_by(panel) {
             let tokens = start..(start + panel).min(rows);
             let count = tokens.len();

@@ -1,6 +1,6 @@
 //! Weight rows in every stored format.
 
-use super::super::simd::{Out, Rows, dot_bytes, dot_floats, simd};
+use super::super::simd::{LANES, Out, Rows, accumulate_floats, add_halves, dot_bytes, dot_floats, simd};
 use super::super::storage::with_scratch;
 use super::super::tensors::Tensors;
 use super::{Input, ROW_BLOCK};
@@ -33,6 +33,19 @@ impl<T: Clone> Matrix<'_, T> {
 
     fn row(&self, row: usize) -> &[T] {
         self.rows(row..row + 1)
+    }
+}
+
+impl<T: Clone> Matrix<'_, T> {
+    /// With elements that `widen` makes f32.
+    fn multiply(&self, rows: Range<usize>, x: Rows<'_, f32>, sums: &mut [f32], widen: impl Fn(&[T], &mut [f32])) {
+        if x.count() == 1 {
+            return unpacked(rows, self.cols, 1, sums, |rows, w: &mut [f32], out| {
+                widen(self.rows(rows), w);
+                dot_floats(Rows::new(w, self.cols), x, out);
+            });
+        }
+        pieces(rows, self.cols, x, sums, |row, columns, w| widen(&self.row(row)[columns], w));
     }
 }
 
@@ -86,18 +99,13 @@ impl<'a> Weight<'a> {
 
     fn multiply_floats(&self, rows: Range<usize>, x: Rows<'_, f32>, sums: &mut [f32]) {
         match self {
-            Weight::F32(matrix) => {
+            Weight::F32(matrix) if x.count() == 1 => {
                 let stride = rows.len();
                 dot_floats(Rows::new(matrix.rows(rows), matrix.cols), x, Out { data: sums, stride });
             }
-            Weight::F16(matrix) => unpacked(rows, matrix.cols, x.count(), sums, |rows, w: &mut [f32], out| {
-                matrix.rows(rows).convert_to_f32_slice(w);
-                dot_floats(Rows::new(w, matrix.cols), x, out);
-            }),
-            Weight::Bf16(matrix) => unpacked(rows, matrix.cols, x.count(), sums, |rows, w: &mut [f32], out| {
-                widen(matrix.rows(rows), w);
-                dot_floats(Rows::new(w, matrix.cols), x, out);
-            }),
+            Weight::F32(matrix) => matrix.multiply(rows, x, sums, |from, to| to.copy_from_slice(from)),
+            Weight::F16(matrix) => matrix.multiply(rows, x, sums, |from, to| from.convert_to_f32_slice(to)),
+            Weight::Bf16(matrix) => matrix.multiply(rows, x, sums, widen),
             _ => unreachable!("a validated plan multiplies floats with float weights"),
         }
     }
@@ -175,6 +183,47 @@ fn unpacked<T: bytemuck::Pod, S>(
             let end = rows.end.min(first + block);
             let out = Out { data: &mut sums[first - rows.start..], stride: rows.len() };
             multiply(first..end, &mut weights[..(end - first) * cols], out);
+        }
+    });
+}
+
+/// Columns of a piece: those of four rows, widened, and of four tokens lie in the first-level cache.
+const PIECE: usize = 1024;
+/// Rows that take their turn at a piece of the activations.
+const PIECE_ROWS: usize = 32;
+
+/// Multiplies piece by piece: `widen(row, columns, weights)` is called once for all tokens, and neither weights nor activations
+/// leave the caches until they have met.
+fn pieces(
+    rows: Range<usize>,
+    cols: usize,
+    x: Rows<'_, f32>,
+    sums: &mut [f32],
+    widen: impl Fn(usize, Range<usize>, &mut [f32]),
+) {
+    let tokens = x.count();
+    let running = PIECE_ROWS * tokens * LANES;
+    with_scratch(running + 4 * PIECE, |scratch: &mut [f32]| {
+        let (running, weights) = scratch.split_at_mut(running);
+        for first in rows.clone().step_by(PIECE_ROWS) {
+            let block = first..rows.end.min(first + PIECE_ROWS);
+            let running = &mut running.as_chunks_mut::<LANES>().0[..block.len() * tokens];
+            running.fill([0.0; LANES]);
+            for start in (0..cols).step_by(PIECE) {
+                let len = PIECE.min(cols - start);
+                for (four, running) in block.clone().step_by(4).zip(running.chunks_mut(4 * tokens)) {
+                    let weights = &mut weights[..running.len() / tokens * len];
+                    for (row, weights) in (four..).zip(weights.chunks_exact_mut(len)) {
+                        widen(row, start..start + len, weights);
+                    }
+                    accumulate_floats(Rows::new(weights, len), x.columns(start, len), running);
+                }
+            }
+            for (row, running) in (first - rows.start..).zip(running.chunks_exact(tokens)) {
+                for (t, running) in running.iter().enumerate() {
+                    sums[t * rows.len() + row] = add_halves(*running);
+                }
+            }
         }
     });
 }

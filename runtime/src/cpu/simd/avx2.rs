@@ -27,12 +27,42 @@ pub(super) fn dot_floats<const R: usize, const T: usize>(w: [&[f32]; R], x: [&[f
 #[target_feature(enable = "avx2,fma")]
 #[inline]
 fn float_tile(w: [&[f32]; 2], x: [&[f32]; 2]) -> [[f32; 2]; 2] {
+    let sums = add_products(w, x, [[[_mm256_setzero_ps(); 2]; 2]; 2]);
+    sums.map(|row| row.map(|sums| add_halves(sums)))
+}
+
+/// The same on top of running sums, of row `r` and token `t` at `r * stride + t`.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+pub(super) fn accumulate_floats<const R: usize, const T: usize>(
+    w: [&[f32]; R],
+    x: [&[f32]; T],
+    running: &mut [[f32; LANES]],
+    stride: usize,
+) {
+    for r in (0..R).step_by(2) {
+        for t in (0..T).step_by(2) {
+            let (r1, t1) = ((r + 1).min(R - 1), (t + 1).min(T - 1));
+            let places = [[r * stride + t, r * stride + t1], [r1 * stride + t, r1 * stride + t1]];
+            let sums = places.map(|row| row.map(|place| load_sums(&running[place])));
+            let sums = add_products([w[r], w[r1]], [x[t], x[t1]], sums);
+            for i in 0..2 {
+                for j in 0..2 {
+                    running[places[i][j]] = bytemuck::cast(sums[i][j]);
+                }
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn add_products(w: [&[f32]; 2], x: [&[f32]; 2], mut sums: [[Sums; 2]; 2]) -> [[Sums; 2]; 2] {
     let chunks = w[0].len() / LANES;
     let w_chunks = w.map(|row| &row.as_chunks::<LANES>().0[..chunks]);
     let x_chunks = x.map(|row| &row.as_chunks::<LANES>().0[..chunks]);
-    let mut sums = [[[_mm256_setzero_ps(); 2]; 2]; 2];
     for c in 0..chunks {
-        accumulate(&mut sums, w_chunks.map(|row| row[c]), x_chunks.map(|row| row[c]));
+        add_chunk(&mut sums, w_chunks.map(|row| row[c]), x_chunks.map(|row| row[c]));
     }
     if !w[0].len().is_multiple_of(LANES) {
         let rest = |row: &[f32]| {
@@ -40,19 +70,15 @@ fn float_tile(w: [&[f32]; 2], x: [&[f32]; 2]) -> [[f32; 2]; 2] {
             chunk[..row.len() - chunks * LANES].copy_from_slice(&row[chunks * LANES..]);
             chunk
         };
-        accumulate(&mut sums, w.map(rest), x.map(rest));
+        add_chunk(&mut sums, w.map(rest), x.map(rest));
     }
-    sums.map(|row| row.map(|sums| add_halves(sums)))
+    sums
 }
 
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-fn accumulate(sums: &mut [[Sums; 2]; 2], w: [[f32; LANES]; 2], x: [[f32; LANES]; 2]) {
-    let load = |chunk: &[f32; LANES]| -> Sums {
-        let halves: &[[u8; 32]; 2] = bytemuck::cast_ref(chunk);
-        [_mm256_castsi256_ps(load_bytes(&halves[0])), _mm256_castsi256_ps(load_bytes(&halves[1]))]
-    };
-    let (w, x) = ([load(&w[0]), load(&w[1])], [load(&x[0]), load(&x[1])]);
+fn add_chunk(sums: &mut [[Sums; 2]; 2], w: [[f32; LANES]; 2], x: [[f32; LANES]; 2]) {
+    let (w, x) = (w.map(|chunk| load_sums(&chunk)), x.map(|chunk| load_sums(&chunk)));
     for r in 0..2 {
         for t in 0..2 {
             for half in 0..2 {
@@ -60,6 +86,13 @@ fn accumulate(sums: &mut [[Sums; 2]; 2], w: [[f32; LANES]; 2], x: [[f32; LANES];
             }
         }
     }
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn load_sums(chunk: &[f32; LANES]) -> Sums {
+    let halves: &[[u8; 32]; 2] = bytemuck::cast_ref(chunk);
+    [_mm256_castsi256_ps(load_bytes(&halves[0])), _mm256_castsi256_ps(load_bytes(&halves[1]))]
 }
 
 #[target_feature(enable = "avx2")]

@@ -7,10 +7,46 @@ use std::arch::x86_64::*;
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 #[inline]
 pub(super) fn dot_floats<const R: usize, const T: usize>(w: [&[f32]; R], x: [&[f32]; T]) -> [[f32; T]; R] {
+    let mut out = [[0.0; T]; R];
+    float_tile(w, x, |_, _| _mm512_setzero_ps(), |r, t, sums| out[r][t] = add_halves(sums));
+    out
+}
+
+/// The same on top of running sums, of row `r` and token `t` at `r * stride + t`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+#[inline]
+pub(super) fn accumulate_floats<const R: usize, const T: usize>(
+    w: [&[f32]; R],
+    x: [&[f32]; T],
+    running: &mut [[f32; LANES]],
+    stride: usize,
+) {
+    let mut sums = [[[0.0; LANES]; T]; R];
+    for r in 0..R {
+        sums[r].copy_from_slice(&running[r * stride..][..T]);
+    }
+    let store = |r: usize, t: usize, sums| running[r * stride + t] = bytemuck::cast(sums);
+    float_tile(w, x, |r, t| load_floats(&sums[r][t]), store);
+}
+
+/// Sums live in registers between `first` and `last`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+#[inline]
+fn float_tile<const R: usize, const T: usize>(
+    w: [&[f32]; R],
+    x: [&[f32]; T],
+    first: impl Fn(usize, usize) -> __m512,
+    mut last: impl FnMut(usize, usize, __m512),
+) {
     let chunks = w[0].len() / LANES;
     let w_chunks = w.map(|row| &row.as_chunks::<LANES>().0[..chunks]);
     let x_chunks = x.map(|row| &row.as_chunks::<LANES>().0[..chunks]);
     let mut sums = [[_mm512_setzero_ps(); T]; R];
+    for r in 0..R {
+        for t in 0..T {
+            sums[r][t] = first(r, t);
+        }
+    }
     for c in 0..chunks {
         let mut xs = [_mm512_setzero_ps(); T];
         for t in 0..T {
@@ -32,13 +68,11 @@ pub(super) fn dot_floats<const R: usize, const T: usize>(w: [&[f32]; R], x: [&[f
             }
         }
     }
-    let mut out = [[0.0; T]; R];
     for r in 0..R {
         for t in 0..T {
-            out[r][t] = add_halves(sums[r][t]);
+            last(r, t, sums[r][t]);
         }
     }
-    out
 }
 
 /// `vpdpbusd` multiplies unsigned by signed bytes. Signed activations are offset by 128 to become unsigned, and

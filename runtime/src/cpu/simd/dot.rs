@@ -1,6 +1,6 @@
 //! Many dot products at once: every row of one matrix with every row of another.
 
-use super::{portable, simd};
+use super::{LANES, portable, simd};
 
 /// Columns `start..start + len` of a row-major matrix.
 #[derive(Clone, Copy)]
@@ -111,6 +111,55 @@ pub(crate) fn dot_floats(w: Rows<'_, f32>, x: Rows<'_, f32>, out: Out<'_, f32>) 
         _ => {
             use portable::dot_floats;
             tiles(w, x, out, dot_floats, dot_floats, dot_floats);
+        },
+    }
+}
+}
+
+/// Running sums of each row of `w` with each of `x`, `[row, token]`.
+#[inline(always)]
+fn accumulate_tiles(
+    w: Rows<'_, f32>,
+    x: Rows<'_, f32>,
+    running: &mut [[f32; LANES]],
+    tile_4x4: impl Fn([&[f32]; 4], [&[f32]; 4], &mut [[f32; LANES]]),
+    tile_4x1: impl Fn([&[f32]; 4], [&[f32]; 1], &mut [[f32; LANES]]),
+    tile_1x1: impl Fn([&[f32]; 1], [&[f32]; 1], &mut [[f32; LANES]]),
+) {
+    let (rows, tokens) = (w.count(), x.count());
+    let (grouped, whole) = (rows - rows % 4, tokens - tokens % 4);
+    for r in (0..grouped).step_by(4) {
+        for t in (0..whole).step_by(4) {
+            tile_4x4(w.take::<4>(r), x.take::<4>(t), &mut running[r * tokens + t..]);
+        }
+        for t in whole..tokens {
+            tile_4x1(w.take::<4>(r), x.take::<1>(t), &mut running[r * tokens + t..]);
+        }
+    }
+    for r in grouped..rows {
+        for t in 0..tokens {
+            tile_1x1(w.take::<1>(r), x.take::<1>(t), &mut running[r * tokens + t..]);
+        }
+    }
+}
+
+simd! {
+/// Adds `w[r] . x[t]` to the sixteen running sums at `[r, t]`. The columns of a matrix may come in several calls, all but the
+/// last a multiple of sixteen: the sums are those of whole rows, to the bit.
+pub(crate) fn accumulate_floats(w: Rows<'_, f32>, x: Rows<'_, f32>, running: &mut [[f32; LANES]]) {
+    let stride = x.count();
+    multiversion::target::match_target! {
+        "x86_64+avx512f+avx512bw+avx512vl+avx512dq+avx512vnni" => {
+            use super::avx512::accumulate_floats as add;
+            accumulate_tiles(w, x, running, |w, x, s| add(w, x, s, stride), |w, x, s| add(w, x, s, stride), |w, x, s| add(w, x, s, stride));
+        },
+        "x86_64+avx2+fma" => {
+            use super::avx2::accumulate_floats as add;
+            accumulate_tiles(w, x, running, |w, x, s| add(w, x, s, stride), |w, x, s| add(w, x, s, stride), |w, x, s| add(w, x, s, stride));
+        },
+        _ => {
+            use portable::accumulate_floats as add;
+            accumulate_tiles(w, x, running, |w, x, s| add(w, x, s, stride), |w, x, s| add(w, x, s, stride), |w, x, s| add(w, x, s, stride));
         },
     }
 }

@@ -12,7 +12,7 @@ mod dot;
 mod exp;
 mod portable;
 
-pub(crate) use dot::{Out, Rows, dot, dot_bytes, dot_floats};
+pub(crate) use dot::{Out, Rows, accumulate_floats, dot, dot_bytes, dot_floats};
 pub(crate) use exp::exp;
 pub(crate) use portable::{add_halves, madd};
 

@@ -27,11 +27,32 @@ pub(super) fn dot_floats<const R: usize, const T: usize>(w: [&[f32]; R], x: [&[f
     w.map(|w| x.map(|x| dot_row(w, x)))
 }
 
+/// The same on top of running sums, of row `r` and token `t` at `r * stride + t`.
+#[inline(always)]
+pub(super) fn accumulate_floats<const R: usize, const T: usize>(
+    w: [&[f32]; R],
+    x: [&[f32]; T],
+    running: &mut [[f32; LANES]],
+    stride: usize,
+) {
+    for (r, w) in w.into_iter().enumerate() {
+        for (t, x) in x.into_iter().enumerate() {
+            add_products(w, x, &mut running[r * stride + t]);
+        }
+    }
+}
+
 #[inline(always)]
 fn dot_row(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0; LANES];
+    add_products(a, b, &mut sums);
+    add_halves(sums)
+}
+
+#[inline(always)]
+fn add_products(a: &[f32], b: &[f32], sums: &mut [f32; LANES]) {
     const FMA: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
     let ((a_chunks, a_rest), (b_chunks, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    let mut sums = [0.0; LANES];
     for (a, b) in a_chunks.iter().zip(b_chunks) {
         for lane in 0..LANES {
             sums[lane] = madd::<FMA>(a[lane], b[lane], sums[lane]);
@@ -40,7 +61,6 @@ fn dot_row(a: &[f32], b: &[f32]) -> f32 {
     for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
         sums[lane] = madd::<FMA>(*a, *b, sums[lane]);
     }
-    add_halves(sums)
 }
 
 /// Exact dot products of signed weights with activations that are signed or unsigned bytes.
