@@ -1,7 +1,7 @@
 //! `nemoc plan-memory`: does it fit?
 
 use crate::device;
-use crate::eval::hardware;
+use crate::eval::hardware::{self, Gpu};
 use crate::failure::{Failure, Outcome};
 use crate::table::{bytes, count, table};
 use runtime::generate::parse_bytes;
@@ -41,27 +41,27 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> Outcome {
     let artifact = device::open(&arguments.artifact)?;
-    let (name, memory) = capacity(arguments)?;
+    let Gpu { name, bytes: memory, capability } = gpu(arguments)?;
     let reserved = arguments.reserved.unwrap_or(RESERVED_BYTES);
     let plan = MemoryPlan {
         gpu: name,
         memory,
         available: memory.saturating_sub(reserved),
         of: Use { context: arguments.context, batch: arguments.batch, step_rows: arguments.chunk },
-        footprint: Footprint::of(&artifact),
+        footprint: Footprint::of(&artifact).on(artifact.plan(), capability),
     };
     let text = if arguments.json { serde_json::to_string_pretty(&plan.as_json())? + "\n" } else { plan.draw() };
     anstream::stdout().write_all(text.as_bytes())?;
     Ok(())
 }
 
-fn capacity(arguments: &Arguments) -> Result<(String, u64), Failure> {
+fn gpu(arguments: &Arguments) -> Result<Gpu, Failure> {
     if let Some(memory) = arguments.memory {
-        return Ok((bytes(memory), memory));
+        return Ok(Gpu { name: bytes(memory), bytes: memory, capability: UNKNOWN });
     }
     if let Some(name) = &arguments.gpu {
         let gpu = GPUS.iter().find(|gpu| gpu.name == name).expect("clap accepts known names only");
-        return Ok((gpu.name.to_owned(), gpu.bytes));
+        return Ok(Gpu { name: gpu.name.to_owned(), bytes: gpu.bytes, capability: gpu.capability });
     }
     hardware::gpus().into_iter().next().ok_or_else(|| {
         let known: Vec<&str> = GPUS.iter().map(|gpu| gpu.name).collect();
@@ -71,6 +71,9 @@ fn capacity(arguments: &Arguments) -> Result<(String, u64), Failure> {
         ))
     })
 }
+
+/// Takes no memory that only some GPUs need.
+const UNKNOWN: (u32, u32) = (0, 0);
 
 struct MemoryPlan {
     gpu: String,
@@ -116,12 +119,13 @@ impl MemoryPlan {
         let total = needs.total();
         let parts = [
             ("weights", needs.weights),
+            ("expanded weights", needs.expanded),
             ("keys and values", needs.kv),
             ("states", needs.states),
             ("buffers", needs.buffers),
             ("total", total),
         ];
-        for (name, part) in parts {
+        for (name, part) in parts.into_iter().filter(|(name, part)| *name != "expanded weights" || *part > 0) {
             let share = format!("{:.1} %", 100.0 * part as f64 / self.available.max(1) as f64);
             drawn.add_row([name.to_owned(), bytes(part), share]);
         }

@@ -1,6 +1,7 @@
 //! What a model needs of a device's memory, and what fits.
 
 use crate::artifact::Artifact;
+use crate::cuda;
 use crate::plan::{DType, Plan, Rows, StateKind};
 use crate::tensors::TensorView;
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,9 @@ use serde::{Deserialize, Serialize};
 pub struct Footprint {
     /// Weights and scales: once.
     pub weights: u64,
+    /// Where weights of 4 bits are made 8-bit for steps of many rows: once, on GPUs that do that.
+    #[serde(default)]
+    pub expanded: u64,
     /// Convolution windows and scan states: for each sequence.
     pub state_per_sequence: u64,
     /// Keys and values: for each token of each sequence.
@@ -36,6 +40,9 @@ pub struct Use {
 pub struct Needs {
     /// Weights and scales.
     pub weights: u64,
+    /// Where weights of 4 bits are made 8-bit.
+    #[serde(default)]
+    pub expanded: u64,
     /// Keys and values.
     pub kv: u64,
     /// Convolution windows and scan states.
@@ -47,7 +54,8 @@ pub struct Needs {
 impl Needs {
     /// All together; a sum beyond 2^64 counts as 2^64 - 1.
     pub fn total(&self) -> u64 {
-        [self.kv, self.states, self.buffers].iter().fold(self.weights, |sum, bytes| sum.saturating_add(*bytes))
+        let others = [self.expanded, self.kv, self.states, self.buffers];
+        others.iter().fold(self.weights, |sum, bytes| sum.saturating_add(*bytes))
     }
 }
 
@@ -73,6 +81,7 @@ impl Footprint {
         };
         Footprint {
             weights,
+            expanded: 0,
             state_per_sequence: states(false),
             kv_per_token: 2 * states(true),
             buffers_per_row: buffers(Rows::Token),
@@ -80,11 +89,17 @@ impl Footprint {
         }
     }
 
+    /// On a GPU of this compute capability.
+    pub fn on(self, plan: &Plan, capability: (u32, u32)) -> Footprint {
+        Footprint { expanded: cuda::expansion_bytes(plan, capability), ..self }
+    }
+
     /// Added up. Every sequence has one row of logits.
     pub fn needs(&self, of: Use) -> Needs {
         let rows = of.step_rows.max(of.batch);
         Needs {
             weights: self.weights,
+            expanded: self.expanded,
             kv: self.kv_per_token.saturating_mul(of.context).saturating_mul(of.batch),
             states: self.state_per_sequence.saturating_mul(of.batch),
             buffers: (self.buffers_per_row.saturating_mul(rows))
@@ -134,9 +149,10 @@ pub struct Shortage {
 impl Shortage {
     /// What is wrong.
     pub fn message(&self) -> String {
-        let Needs { weights, kv, states, buffers } = self.needs;
+        let Needs { weights, expanded, kv, states, buffers } = self.needs;
+        let expanded = if expanded > 0 { format!("{} to expand them, ", mib(expanded)) } else { String::new() };
         format!(
-            "the model needs {} ({} of weights, {} of buffers, {} of states, {} of keys and values), {} are free",
+            "the model needs {} ({} of weights, {expanded}{} of buffers, {} of states, {} of keys and values), {} are free",
             mib(self.needs.total()),
             mib(weights),
             mib(buffers),
@@ -187,19 +203,21 @@ pub struct Gpu {
     pub name: &'static str,
     /// Its memory by the data sheet.
     pub bytes: u64,
+    /// Its compute capability.
+    pub capability: (u32, u32),
 }
 
 const GIB: u64 = 1 << 30;
 
 /// Known GPUs.
 pub const GPUS: &[Gpu] = &[
-    Gpu { name: "rtx3090", bytes: 24 * GIB },
-    Gpu { name: "rtx4090", bytes: 24 * GIB },
-    Gpu { name: "rtx5090", bytes: 32 * GIB },
-    Gpu { name: "l40s", bytes: 48 * GIB },
-    Gpu { name: "a100", bytes: 80 * GIB },
-    Gpu { name: "h100", bytes: 80 * GIB },
-    Gpu { name: "h200", bytes: 141_000_000_000 },
+    Gpu { name: "rtx3090", bytes: 24 * GIB, capability: (8, 6) },
+    Gpu { name: "rtx4090", bytes: 24 * GIB, capability: (8, 9) },
+    Gpu { name: "rtx5090", bytes: 32 * GIB, capability: (12, 0) },
+    Gpu { name: "l40s", bytes: 48 * GIB, capability: (8, 9) },
+    Gpu { name: "a100", bytes: 80 * GIB, capability: (8, 0) },
+    Gpu { name: "h100", bytes: 80 * GIB, capability: (9, 0) },
+    Gpu { name: "h200", bytes: 141_000_000_000, capability: (9, 0) },
 ];
 
 /// What a driver and its context keep of a GPU's memory, roughly.
@@ -214,6 +232,7 @@ mod tests {
 
     const SMALL: Footprint = Footprint {
         weights: 1000,
+        expanded: 0,
         state_per_sequence: 50,
         kv_per_token: 2,
         buffers_per_row: 10,
@@ -223,7 +242,7 @@ mod tests {
     #[test]
     fn adds_up_by_hand() {
         let needs = SMALL.needs(Use { context: 100, batch: 3, step_rows: 8 });
-        assert_eq!(needs, Needs { weights: 1000, kv: 600, states: 150, buffers: 95 });
+        assert_eq!(needs, Needs { weights: 1000, expanded: 0, kv: 600, states: 150, buffers: 95 });
         assert_eq!(needs.total(), 1845);
     }
 
@@ -237,6 +256,23 @@ mod tests {
         assert_eq!(footprint.state_per_sequence, 2 * 4 * (scan + window) as u64);
         assert_eq!(footprint.kv_per_token, (2 * 4 * shape.kv_heads * shape.head_dim) as u64);
         assert!(footprint.buffers_per_output >= 4 * shape.vocab_size as u64);
+    }
+
+    #[test]
+    fn only_gpus_with_warpgroup_instructions_expand_weights_of_4_bits() {
+        let of = |format, name: &str| {
+            let layout = Layout { fused_mixer: true, ..Layout::of(format) };
+            let plan = synthetic::model(&Shape::mini(), &layout, 1).0;
+            let gpu = GPUS.iter().find(|gpu| gpu.name == name).unwrap();
+            Footprint::of_plan(&plan, 0).on(&plan, gpu.capability).needs(Use { context: 1, batch: 1, step_rows: 1 })
+        };
+        let w4 = WeightFormat::W4TwoLevel { group_size: 128 };
+        let (without, with) = (of(w4, "rtx4090"), of(w4, "h100"));
+        // The longest way to the next mixer: the linears of an M, a -, a * and the in_proj of the M that ends it; the head alone.
+        let ahead = 1024 * 512 + 2 * 512 * 2688 + (512 + 2 * 128) * 512 + 512 * 512 + (2 * 1024 + 2 * 512 + 16) * 512;
+        assert_eq!((without.expanded, with.expanded), (0, ahead + 8192 * 512));
+        assert_eq!(with.total(), without.total() + with.expanded);
+        assert_eq!(of(WeightFormat::W8, "h100").expanded, 0);
     }
 
     #[test]

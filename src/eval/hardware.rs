@@ -14,7 +14,7 @@ pub fn detect(device: String) -> Hardware {
         cpu: value_of(&cpu_info, "model name").unwrap_or("unknown").to_owned(),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         memory_bytes: kibibytes * 1024,
-        gpus: gpus().into_iter().map(|(name, _)| name).collect(),
+        gpus: gpus().into_iter().map(|gpu| gpu.name).collect(),
         read_bytes_per_second: None,
     }
 }
@@ -24,18 +24,33 @@ fn value_of<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     Some(line.split_once(':')?.1.trim())
 }
 
-/// Names and memory of the GPUs that the driver's own tool reports; none where there is no driver.
-pub fn gpus() -> Vec<(String, u64)> {
-    let query = ["--query-gpu=name,memory.total", "--format=csv,noheader,nounits"];
+/// A GPU of this machine.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Gpu {
+    pub name: String,
+    pub bytes: u64,
+    /// Its compute capability.
+    pub capability: (u32, u32),
+}
+
+/// The GPUs that the driver's own tool reports; none where there is no driver.
+pub fn gpus() -> Vec<Gpu> {
+    let query = ["--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"];
     let output = Command::new("nvidia-smi").args(query).output();
     let Some(output) = output.ok().filter(|output| output.status.success()) else { return Vec::new() };
     parse_gpus(&String::from_utf8_lossy(&output.stdout))
 }
 
-fn parse_gpus(text: &str) -> Vec<(String, u64)> {
+fn parse_gpus(text: &str) -> Vec<Gpu> {
     let gpu = |line: &str| {
-        let (name, mebibytes) = line.rsplit_once(',')?;
-        Some((name.trim().to_owned(), mebibytes.trim().parse::<u64>().ok()? << 20))
+        let (rest, capability) = line.rsplit_once(',')?;
+        let (name, mebibytes) = rest.rsplit_once(',')?;
+        let (major, minor) = capability.trim().split_once('.')?;
+        Some(Gpu {
+            name: name.trim().to_owned(),
+            bytes: mebibytes.trim().parse::<u64>().ok()? << 20,
+            capability: (major.parse().ok()?, minor.parse().ok()?),
+        })
     };
     text.lines().filter_map(gpu).collect()
 }
@@ -46,7 +61,8 @@ mod tests {
 
     #[test]
     fn reads_what_the_driver_reports() {
-        let gpus = parse_gpus("NVIDIA GeForce RTX 4090, 24564\nnonsense\n");
-        assert_eq!(gpus, [("NVIDIA GeForce RTX 4090".to_owned(), 24564 << 20)]);
+        let gpus = parse_gpus("NVIDIA GeForce RTX 4090, 24564, 8.9\nnonsense\n");
+        let name = "NVIDIA GeForce RTX 4090".to_owned();
+        assert_eq!(gpus, [Gpu { name, bytes: 24564 << 20, capability: (8, 9) }]);
     }
 }

@@ -37,6 +37,7 @@ fn the_most_that_fits_is_exact() {
         assert_eq!(run(context, batch)["fits"], fits, "{context} {batch}");
     }
     let needs = &first["needs"];
-    let sum: u64 = ["weights", "kv", "states", "buffers"].iter().map(|part| needs[part].as_u64().unwrap()).sum();
+    let sum: u64 =
+        ["weights", "expanded", "kv", "states", "buffers"].iter().map(|part| needs[part].as_u64().unwrap()).sum();
     assert_eq!(first["total_bytes"].as_u64(), Some(sum));
 }

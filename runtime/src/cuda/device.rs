@@ -79,8 +79,8 @@ impl<'a> Device<'a> {
         let limits = options.limits;
         let gpu = Gpu::open(options.ordinal)?;
         // As if the best kernels for it were there.
-        let mut expansion = Expansion::new(plan, gpu.capability == (9, 0));
-        check_room(plan, stored_bytes(plan, store) + expansion.bytes as u64, &gpu, &limits)?;
+        let mut expansion = Expansion::on(plan, gpu.capability);
+        check_room(plan, stored_bytes(plan, store), &gpu, &limits)?;
         let kernels = Kernels::load(&gpu, images)?;
         if !kernels.warpgroups {
             expansion = Expansion::new(plan, false);
@@ -233,7 +233,7 @@ impl<'a> Device<'a> {
 
 /// Before anything is uploaded: weights, buffers of the largest step, and one sequence.
 fn check_room(plan: &Plan, weight_bytes: u64, gpu: &Gpu, limits: &Limits) -> Result<(), DeviceError> {
-    let footprint = Footprint::of_plan(plan, weight_bytes);
+    let footprint = Footprint::of_plan(plan, weight_bytes).on(plan, gpu.capability);
     let context = limits.context.unwrap_or(FIRST_CAPACITY) as u64;
     let of = Use { context, batch: 1, step_rows: limits.step_rows as u64 };
     match footprint.shortage(of, gpu.memory()?.0) {

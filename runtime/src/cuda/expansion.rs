@@ -22,12 +22,22 @@ pub(super) struct Expansion {
 }
 
 impl Expansion {
+    /// On a GPU of this compute capability, with the best kernels for it.
+    pub(super) fn on(plan: &Plan, capability: (u32, u32)) -> Expansion {
+        Expansion::new(plan, capability == (9, 0))
+    }
+
     /// Nothing on GPUs without warpgroup instructions.
     pub(super) fn new(plan: &Plan, warpgroups: bool) -> Expansion {
         let nothing = || (vec![None; plan.launches.len()], 0);
         let (places, bytes) = if warpgroups { places(plan) } else { nothing() };
         Expansion { places, bytes }
     }
+}
+
+/// Bytes that a GPU of this compute capability keeps free to make W4 weights W8.
+pub fn expansion_bytes(plan: &Plan, capability: (u32, u32)) -> u64 {
+    Expansion::on(plan, capability).bytes as u64
 }
 
 /// Linears between a mixer and the next one have places of their own. Others have one place together, which is used from one

@@ -312,6 +312,30 @@ mod tests {
 
     proptest! {
         #[test]
+        fn rows_in_pieces_have_the_bits_of_whole_rows(n in 1usize..70, cols in 1usize..2200, tokens in 2usize..10, seed: u64) {
+            let mut state = seed;
+            let mut value = || {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                (state >> 40) as f32 / 8_388_608.0 - 1.0
+            };
+            let w: Vec<bf16> = (0..n * cols).map(|_| bf16::from_f32(value())).collect();
+            let x: Vec<f32> = (0..tokens * cols).map(|_| value()).collect();
+            let matrix = Matrix { data: Cow::from(&w), cols };
+            let rows = n / 3..n;
+            let mut sums = vec![f32::NAN; rows.len() * tokens];
+            matrix.multiply(rows.clone(), Rows::new(&x, cols), &mut sums, widen);
+            let mut whole = vec![0.0; cols];
+            for (r, row) in rows.clone().enumerate() {
+                widen(matrix.row(row), &mut whole);
+                for (t, x) in x.chunks_exact(cols).enumerate() {
+                    let mut single = [0.0];
+                    dot_floats(Rows::new(&whole, cols), Rows::new(x, cols), Out { data: &mut single, stride: 1 });
+                    prop_assert_eq!(sums[t * rows.len() + r].to_bits(), single[0].to_bits());
+                }
+            }
+        }
+
+        #[test]
         fn unpacking_undoes_packing(values in prop::collection::vec(-8i8..8, 96)) {
             let packed: Vec<u8> = values
                 .chunks(32)

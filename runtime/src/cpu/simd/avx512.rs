@@ -32,6 +32,7 @@ pub(super) fn accumulate_floats<const R: usize, const T: usize>(
 /// Sums live in registers between `first` and `last`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 #[inline]
+#[expect(clippy::needless_range_loop, reason = "row and token name a register")]
 fn float_tile<const R: usize, const T: usize>(
     w: [&[f32]; R],
     x: [&[f32]; T],

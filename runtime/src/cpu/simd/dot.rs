@@ -221,6 +221,22 @@ mod tests {
             }
         }
 
+        /// Two pieces, of 16 columns and of the rest, on top of zeros.
+        #[multiversion::multiversion(targets("x86_64+avx2+fma+f16c"))]
+        pub fn avx2_pieces(w: [&[f32]; 4], x: [&[f32]; 4]) -> Option<[[f32; 16]; 16]> {
+            multiversion::target::match_target! {
+                "x86_64+avx2+fma" => {
+                    let mut running = [[0.0; 16]; 16];
+                    let split = w[0].len().min(16);
+                    let add = super::super::super::avx2::accumulate_floats::<4, 4>;
+                    add(w.map(|w| &w[..split]), x.map(|x| &x[..split]), &mut running, 4);
+                    add(w.map(|w| &w[split..]), x.map(|x| &x[split..]), &mut running, 4);
+                    Some(running)
+                },
+                _ => { let _ = (w, x); None },
+            }
+        }
+
         #[multiversion::multiversion(targets("x86_64+avx2+fma+f16c"))]
         pub fn avx2_bytes(w: [&[i8]; 1], x: [&[u8]; 4], signed: bool) -> Option<[[i32; 4]; 1]> {
             multiversion::target::match_target! {
@@ -240,6 +256,10 @@ mod tests {
             let expected = w.map(|w| x.map(|x| dot(w, x)));
             if let Some(found) = other_sets::avx2_floats(w, x) {
                 prop_assert_eq!(found.map(|row| row.map(f32::to_bits)), expected.map(|row| row.map(f32::to_bits)));
+            }
+            if let Some(running) = other_sets::avx2_pieces(w, x) {
+                let found = running.map(|sums| portable::add_halves(sums).to_bits());
+                prop_assert_eq!(found.to_vec(), expected.iter().flatten().map(|sum| sum.to_bits()).collect::<Vec<_>>());
             }
             // Without fused multiply-add the last bits differ.
             for (found, expected) in portable::dot_floats(w, x).iter().flatten().zip(expected.iter().flatten()) {
