@@ -36,16 +36,9 @@ DEVICE void load_matrices(u32 (&out)[4], u32 row) {
 // The nibbles of 4 packed bytes as signed bytes of value 16 q: a stored nibble is q + 8, flipping its top bit makes
 // it two's complement, and in the high half of a byte it needs no sign extension. Sums are exact multiples of 16: shift
 // them right by 4.
-DEVICE u32 high_nibbles(u32 word) {
-  u32 out;
-  // (word & 0xf0f0f0f0) ^ 0x80808080 in one instruction, for which the compiler takes two.
-  asm("lop3.b32 %0, %1, %2, %3, 0x6a;" : "=r"(out) : "r"(word), "r"(0xf0f0f0f0u), "r"(0x80808080u));
-  return out;
-}
-
 DEVICE void unpack_int4(u32 word, u32 &low, u32 &high) {
-  low = high_nibbles(word << 4);
-  high = high_nibbles(word);
+  low = ((word << 4) & 0xf0f0f0f0u) ^ 0x80808080u;
+  high = (word & 0xf0f0f0f0u) ^ 0x80808080u;
 }
 
 // Of 16 packed bytes: `low` pairs with the first 16 activations of the chunk, `high` with the last 16.

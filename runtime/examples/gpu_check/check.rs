@@ -271,7 +271,8 @@ pub fn run(images: &Folder, filter: &str) -> Result<usize, Box<dyn Error>> {
 
 fn differences(case: &Case, images: &Folder) -> Result<Vec<LaunchDifference>, Box<dyn Error>> {
     let (plan, store) = model(&case.shape, &case.layout, 7);
-    let limits = Limits { step_rows: 256, ..Limits::default() };
+    // The rows of the longest step of a case, rounded up.
+    let limits = Limits { step_rows: 704, ..Limits::default() };
     let mut reference = cpu::Device::new(&plan, &store, &cpu::Options { threads: None, limits })?;
     let mut device = cuda::Device::new(&plan, &store, images, &cuda::Options { ordinal: 0, limits })?;
     let mut random = 12345u32;
