@@ -11,118 +11,23 @@
 //   read 16 bytes of a row, which are the operand of two instructions as they are.
 // - The sum of a W4 group is scaled and added to the total, in integers for two-level.
 // - The scales of a tile are copied with its first stage.
-// - Where `Math` has registers to spare, a block starts with the tile of its number and draws the others from a counter: SMs
-//   are not equally fast, and blocks do not start together.
+// - Where `Math` has registers to spare, blocks draw their later tiles from a counter: SMs are not equally fast, and blocks do
+//   not start together.
 // - The partial sums of the warps meet in shared memory, double-buffered: one barrier a tile.
 //
 // Not supported: as linear_skinny; more than STREAM_MAX_GROUPS groups a row.
 #pragma once
-#include "bulk.cuh"
 #include "linear_skinny.cuh"
-#include "segment.cuh"
+#include "linear_stream_ring.cuh"
 
 #if __CUDA_ARCH__ >= 900
 
 namespace stream {
 
-constexpr u32 WARPS = STREAM_WARPS;
-constexpr u32 THREADS = WARPS * WARP; // those that multiply
-constexpr u32 STAGES = STREAM_STAGES;
-constexpr u32 TILE_ROWS = SKINNY_TILE_ROWS;
-constexpr u32 ROW_BYTES = STREAM_ROW_BYTES;
-constexpr u32 WARP_BYTES = ROW_BYTES / WARPS;
-constexpr u32 PIECES = WARP_BYTES / 64;
-// The next kernel starts when all weights are requested: what it requests itself then fills the pause between the two.
-constexpr bool LATE_DEPENDENTS = true;
-
-struct Shared {
-  u8 weights[STAGES][TILE_ROWS][ROW_BYTES];
-  float row_scales[STREAM_SCALE_STAGES][TILE_ROWS];
-  u32 tiles[STREAM_SCALE_STAGES]; // what the producer has drawn
-  u64 full[STAGES], empty[STAGES], drawn[STREAM_SCALE_STAGES];
-};
-
 // [parity][warp][token][row of the tile]
 template <int TOKENS> struct Partials {
   int sums[2][WARPS][TOKENS][TILE_ROWS];
 };
-
-typedef RingTurn<STAGES> Turn;
-typedef RingTurn<STREAM_SCALE_STAGES> TileTurn;
-
-// A tile of this block; later ones have larger indices.
-struct Tile {
-  u32 index, segment = 0;
-  DEVICE Tile() : index(blockIdx.x) {}
-  DEVICE bool find(const LinearParams &p) {
-    if (index >= p.tiles) return false;
-    segment = segment_of(p, index, segment);
-    return true;
-  }
-  DEVICE u32 row0(const LinearParams &p) const { return (index - p.segments[segment].first_tile) * TILE_ROWS; }
-};
-
-// The scales of a tile, in copies of whole 16 bytes: tensors start and end at multiples of 256.
-struct TileScales {
-  const float *rows;
-  const u8 *groups;  // where the copy starts
-  u32 shift, bytes;  // from there to the first scale, and in all
-  DEVICE TileScales(const LinearSegment &s, u32 row0, u32 rows_of_tile) {
-    rows = s.scale ? s.scale + row0 : nullptr;
-    u32 row_bytes = s.groups * (s.format == FORMAT_W4_GROUP ? 2 : 1);
-    const u8 *first = (const u8 *)s.group_scale + (u64)row0 * row_bytes;
-    shift = (u32)(u64)first & 15;
-    groups = first - shift;
-    bytes = s.format == FORMAT_W8 ? 0 : (shift + rows_of_tile * row_bytes + 15) & ~15u;
-  }
-  DEVICE u32 all_bytes() const { return bytes + (rows ? TILE_ROWS * 4 : 0); }
-};
-
-// Brings weights that a launch behind will ask for into L2, while the memory has nothing else to do.
-DEVICE void prefetch_next(const LinearParams &p) {
-  u32 first = (blockIdx.x * WARP + lane_id()) * ROW_BYTES, step = gridDim.x * WARP * ROW_BYTES;
-  for (u32 at = first; at < p.next_bytes; at += step) prefetch_bulk((const u8 *)p.next + at, ROW_BYTES);
-}
-
-// The warp that requests. The scales of a tile come with its first stage: its slot has long been left when that is free.
-template <bool DRAWS> DEVICE void produce(const LinearParams &p, Shared &shared, u8 *group_scales) {
-  static_assert(STREAM_SCALE_STAGES > STAGES, "a tile may be a stage");
-  u64 policy = evict_first_policy();
-  Turn turn;
-  TileTurn place;
-  u32 lane = lane_id();
-  for (Tile tile;; place.advance()) {
-    bool there = tile.find(p);
-    if (DRAWS && lane == 0) {
-      shared.tiles[place.slot] = tile.index;
-      barrier_arrive(&shared.drawn[place.slot]);
-    }
-    if (!there) break;
-    const LinearSegment &s = p.segments[tile.segment];
-    u32 row0 = tile.row0(p), row_bytes = s.row_bytes, rows = min(TILE_ROWS, s.out_features - row0), draw = 0;
-    const u8 *src = (const u8 *)s.weight + (u64)(row0 + lane) * row_bytes;
-    TileScales scales(s, row0, rows);
-    for (u32 at = 0; at < row_bytes; at += ROW_BYTES, turn.advance()) {
-      u32 bytes = min(ROW_BYTES, row_bytes - at);
-      u64 *full = &shared.full[turn.slot];
-      if (DRAWS && at + ROW_BYTES >= row_bytes && lane == 0) draw = atomicAdd(p.draws, 1);
-      barrier_wait(&shared.empty[turn.slot], turn.parity ^ 1);
-      if (lane == 0) barrier_arrive_expect(full, bytes * rows + (at == 0 ? scales.all_bytes() : 0));
-      __syncwarp();
-      if (lane < rows) copy_bulk(smem_address(shared.weights[turn.slot][lane]), src + at, bytes, full, policy);
-      if (at > 0) continue;
-      if (lane == TILE_ROWS && scales.rows)
-        copy_bulk(smem_address(shared.row_scales[place.slot]), scales.rows, TILE_ROWS * 4, full, policy);
-      if (lane == TILE_ROWS + 1 && scales.bytes)
-        copy_bulk(smem_address(group_scales + place.slot * p.scale_bytes), scales.groups, scales.bytes, full, policy);
-    }
-    // There are as many draws as tiles: whoever has the last one leaves the counter as it was.
-    if (DRAWS && lane == 0 && draw == p.tiles - 1) *p.draws = 0;
-    tile.index = gridDim.x + (DRAWS ? __shfl_sync(FULL_MASK, draw, 0) : tile.index);
-  }
-  prefetch_next(p);
-  if (LATE_DEPENDENTS) pdl_launch_dependents();
-}
 
 DEVICE void consumers_barrier() { asm volatile("bar.sync 1, %0;" ::"n"(THREADS) : "memory"); }
 
@@ -284,7 +189,8 @@ DEVICE void store_tile(const LinearParams &p, const LinearSegment &s, const floa
 // Tensor cores: tokens are the rows, weights the columns.
 template <int M_TILES, bool HALF, bool X_UNSIGNED> struct TensorCores {
   static constexpr int TOKENS = HALF ? 8 : 16 * M_TILES;
-  static constexpr bool DRAWS = false; // registers are short
+  static constexpr bool DRAWS = false, WHOLE_ROWS = false; // registers are short
+  static constexpr u32 DEALT = 1;
   Lane lane;
   int acc[M_TILES][4];
 
@@ -356,13 +262,15 @@ DEVICE void consume(const LinearParams &p, Input &input, Shared &shared, Partial
   input.end();
 }
 
+template <class Math, class Input>
+DEVICE void consume_rows(const LinearParams &p, Input &input, Shared &shared, const u8 *group_scales);
+
 // Either the warp that requests, or one that multiplies.
 // Group scales come last in shared memory, behind what the input keeps there.
 template <class Math, class Input> DEVICE void run(const LinearParams &p, Input input) {
   extern __shared__ __align__(128) u8 dynamic[];
   u8 *group_scales = dynamic + sizeof(Shared) + sizeof(Partials<Math::TOKENS>) + input.smem_bytes();
   Shared &shared = *(Shared *)dynamic;
-  Partials<Math::TOKENS> &partials = *(Partials<Math::TOKENS> *)(dynamic + sizeof(Shared));
   if (!LATE_DEPENDENTS) pdl_launch_dependents();
   if (threadIdx.x == 0) {
     ring_init(shared.full, shared.empty, STAGES, 1, WARPS);
@@ -375,9 +283,11 @@ template <class Math, class Input> DEVICE void run(const LinearParams &p, Input 
   else
     __syncthreads();
   if (warp_id() == WARPS)
-    produce<Math::DRAWS>(p, shared, group_scales);
+    produce<Math::DRAWS, Math::DEALT>(p, shared, group_scales);
+  else if constexpr (Math::WHOLE_ROWS)
+    consume_rows<Math>(p, input, shared, group_scales);
   else
-    consume<Math>(p, input, shared, partials, group_scales);
+    consume<Math>(p, input, shared, *(Partials<Math::TOKENS> *)(dynamic + sizeof(Shared)), group_scales);
 }
 
 } // namespace stream

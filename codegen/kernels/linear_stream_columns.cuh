@@ -29,7 +29,8 @@ DEVICE uint4 masked(uint4 v, u32 mask) { return make_uint4(v.x & mask, v.y & mas
 
 template <int COUNT, bool X_UNSIGNED> struct Columns {
   static constexpr int TOKENS = COUNT;
-  static constexpr bool DRAWS = true;
+  static constexpr bool DRAWS = true, WHOLE_ROWS = false;
+  static constexpr u32 DEALT = 1;
   static constexpr u32 NOTHING = ~0u;
 
   const u8 *x; // of this lane's token

@@ -1,4 +1,4 @@
-// Plan kernels `rms_norm` and `linear` in one launch, for one row: as linear_stream_dot, with a prologue in which every block
+// Plan kernels `rms_norm` and `linear` in one launch, for one row: as linear_stream_row, with a prologue in which every block
 // makes the 8-bit row for itself.
 //
 // The row is 16 KB of 8B's residual, read from L2 by every block while its first weights are on their way; a launch of
@@ -6,7 +6,7 @@
 //
 // Supports up to NORM_MAX_COLUMNS columns, in multiples of 4.
 #pragma once
-#include "linear_stream_dot.cuh"
+#include "linear_stream_row.cuh"
 #include "norm_row.cuh"
 
 #if __CUDA_ARCH__ >= 900
@@ -91,9 +91,8 @@ struct Normed {
 DEVICE void linear_stream_norm(const NormLinearParams &p) {
 #if __CUDA_ARCH__ >= 900
   using namespace stream;
-  typedef DotProducts<1, false> Math;
   extern __shared__ __align__(128) u8 dynamic[];
   NormShared &normed = *(NormShared *)(dynamic + sizeof(Shared) + sizeof(Partials<1>));
-  run<Math>(p.linear, Normed(p.norm, normed));
+  run<WarpRow>(p.linear, Normed(p.norm, normed));
 #endif
 }

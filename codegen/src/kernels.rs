@@ -64,6 +64,8 @@ pub const FILES: &[KernelFile] = files![
     "linear_stream_gated.cuh",
     "linear_stream_many.cuh",
     "linear_stream_norm.cuh",
+    "linear_stream_ring.cuh",
+    "linear_stream_row.cuh",
     "linear_warpgroup.cuh",
     "map_registers.cuh",
     "mma.cuh",

@@ -1,0 +1,113 @@
+// The ring of the streaming linears, and the warp of a block that fills it: linear_stream says how.
+#pragma once
+#include "bulk.cuh"
+#include "segment.cuh"
+
+#if __CUDA_ARCH__ >= 900
+
+namespace stream {
+
+constexpr u32 WARPS = STREAM_WARPS;
+constexpr u32 THREADS = WARPS * WARP; // those that multiply
+constexpr u32 STAGES = STREAM_STAGES;
+constexpr u32 TILE_ROWS = SKINNY_TILE_ROWS;
+constexpr u32 ROW_BYTES = STREAM_ROW_BYTES;
+constexpr u32 WARP_BYTES = ROW_BYTES / WARPS;
+constexpr u32 PIECES = WARP_BYTES / 64;
+// The next kernel starts when all weights are requested: what it requests itself then fills the pause between the two.
+constexpr bool LATE_DEPENDENTS = true;
+
+struct Shared {
+  u8 weights[STAGES][TILE_ROWS][ROW_BYTES];
+  float row_scales[STREAM_SCALE_STAGES][TILE_ROWS];
+  u32 tiles[STREAM_SCALE_STAGES]; // what the producer has drawn
+  u64 full[STAGES], empty[STAGES], drawn[STREAM_SCALE_STAGES];
+};
+
+typedef RingTurn<STAGES> Turn;
+typedef RingTurn<STREAM_SCALE_STAGES> TileTurn;
+
+// A tile of this block; later ones have larger indices.
+struct Tile {
+  u32 index, segment = 0;
+  DEVICE Tile() : index(blockIdx.x) {}
+  DEVICE bool find(const LinearParams &p) {
+    if (index >= p.tiles) return false;
+    segment = segment_of(p, index, segment);
+    return true;
+  }
+  DEVICE u32 row0(const LinearParams &p) const { return (index - p.segments[segment].first_tile) * TILE_ROWS; }
+};
+
+// The scales of a tile, in copies of whole 16 bytes: tensors start and end at multiples of 256.
+struct TileScales {
+  const float *rows;
+  const u8 *groups;  // where the copy starts
+  u32 shift, bytes;  // from there to the first scale, and in all
+  DEVICE TileScales(const LinearSegment &s, u32 row0, u32 rows_of_tile) {
+    rows = s.scale ? s.scale + row0 : nullptr;
+    u32 row_bytes = s.groups * (s.format == FORMAT_W4_GROUP ? 2 : 1);
+    const u8 *first = (const u8 *)s.group_scale + (u64)row0 * row_bytes;
+    shift = (u32)(u64)first & 15;
+    groups = first - shift;
+    bytes = s.format == FORMAT_W8 ? 0 : (shift + rows_of_tile * row_bytes + 15) & ~15u;
+  }
+  DEVICE u32 all_bytes() const { return bytes + (rows ? TILE_ROWS * 4 : 0); }
+};
+
+// Brings weights that a launch behind will ask for into L2, while the memory has nothing else to do.
+DEVICE void prefetch_next(const LinearParams &p) {
+  u32 first = (blockIdx.x * WARP + lane_id()) * ROW_BYTES, step = gridDim.x * WARP * ROW_BYTES;
+  for (u32 at = first; at < p.next_bytes; at += step) prefetch_bulk((const u8 *)p.next + at, ROW_BYTES);
+}
+
+// The warp that requests. The scales of a tile come with its first stage: its slot has long been left when that is free.
+// A block has up to DEALT tiles, half of its share at most, without drawing: a draw takes as long as a short tile.
+template <bool DRAWS, u32 DEALT> DEVICE void produce(const LinearParams &p, Shared &shared, u8 *group_scales) {
+  static_assert(STREAM_SCALE_STAGES > STAGES, "a tile may be a stage");
+  u64 policy = evict_first_policy();
+  Turn turn;
+  TileTurn place;
+  u32 lane = lane_id(), dealt = 1, had = 1;
+  if (DEALT > 1) dealt = max(1, min(DEALT, p.tiles / (2 * gridDim.x)));
+  for (Tile tile;; place.advance(), had++) {
+    bool there = tile.find(p);
+    if (DRAWS && lane == 0) {
+      shared.tiles[place.slot] = tile.index;
+      barrier_arrive(&shared.drawn[place.slot]);
+    }
+    if (!there) break;
+    const LinearSegment &s = p.segments[tile.segment];
+    u32 row0 = tile.row0(p), row_bytes = s.row_bytes, rows = min(TILE_ROWS, s.out_features - row0), draw = 0;
+    bool draws = DRAWS && had >= dealt;
+    const u8 *src = (const u8 *)s.weight + (u64)(row0 + lane) * row_bytes;
+    TileScales scales(s, row0, rows);
+    for (u32 at = 0; at < row_bytes; at += ROW_BYTES, turn.advance()) {
+      u32 bytes = min(ROW_BYTES, row_bytes - at);
+      u64 *full = &shared.full[turn.slot];
+      if (draws && at + ROW_BYTES >= row_bytes && lane == 0) draw = atomicAdd(p.draws, 1);
+      barrier_wait(&shared.empty[turn.slot], turn.parity ^ 1);
+      if (lane == 0) barrier_arrive_expect(full, bytes * rows + (at == 0 ? scales.all_bytes() : 0));
+      __syncwarp();
+      if (lane < rows) copy_bulk(smem_address(shared.weights[turn.slot][lane]), src + at, bytes, full, policy);
+      if (at > 0) continue;
+      if (lane == TILE_ROWS && scales.rows)
+        copy_bulk(smem_address(shared.row_scales[place.slot]), scales.rows, TILE_ROWS * 4, full, policy);
+      if (lane == TILE_ROWS + 1 && scales.bytes)
+        copy_bulk(smem_address(group_scales + place.slot * p.scale_bytes), scales.groups, scales.bytes, full, policy);
+    }
+    if (!draws) {
+      tile.index += gridDim.x;
+      continue;
+    }
+    // A block draws behind its last dealt tile and behind each drawn one: whoever has the last draw leaves the counter as it was.
+    if (lane == 0 && draw == p.tiles - (dealt - 1) * gridDim.x - 1) *p.draws = 0;
+    tile.index = dealt * gridDim.x + __shfl_sync(FULL_MASK, draw, 0);
+  }
+  prefetch_next(p);
+  if (LATE_DEPENDENTS) pdl_launch_dependents();
+}
+
+} // namespace stream
+
+#endif
