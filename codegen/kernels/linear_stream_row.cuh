@@ -1,10 +1,10 @@
-// Plan kernel `linear` for one row, on Hopper and later: as linear_stream, with dot-product instructions and a warp for each
-// weight row of a tile.
+// What linear_stream_norm multiplies with: dot-product instructions as in linear_stream_dot, and a warp for each weight row of a
+// tile.
 //
-// What bounds one row is how fast warps take what has arrived: a W4 tile that passed through all of a block's warps, with sums in
-// shared memory and a barrier, took 340 instructions of a warp and a microsecond, as long as memory takes to bring it. So a
-// ring that was full when its row came did not help. Here a warp takes 512 bytes of its row at a time, a lane 16 of them, and the
-// sum of the lanes is one instruction; warps do not wait for each other.
+// A W4 tile that passes through all of a block's warps, with sums in shared memory and a barrier, takes 340 instructions of a
+// warp and a microsecond, as long as memory takes to bring it. Here a warp takes 512 bytes of its row at a time, a lane
+// 16 of them, and the sum of the lanes is one instruction; warps do not wait for each other. Each loads all of the
+// activations, which pays where they are in shared memory.
 //
 // - The activations of a stage are in registers; where a weight row is one stage, for all tiles.
 // - Nibbles are multiplied where they are, the high ones as signed numbers 16 times as large, the low ones as q + 8.
@@ -31,7 +31,7 @@ DEVICE int warp_total(int v) {
 struct WarpRow {
   static constexpr int TOKENS = 1;
   static constexpr bool DRAWS = true, WHOLE_ROWS = true;
-  static constexpr u32 DEALT = 5;
+  static constexpr u32 DEALT = STAGES; // with rows of one stage, as many as a ring holds
   static constexpr u32 WIDTH = WARP * 16, PIECES = ROW_BYTES / WIDTH, NOTHING = ~0u;
   static_assert(TILE_ROWS == WARPS, "a warp takes a row");
 
@@ -98,7 +98,8 @@ struct WarpRow {
         else if constexpr (FORMAT == FORMAT_W4_TWO_LEVEL)
           total += dot_w4(i, w[i]) * (int)scales[scale_at[i]];
         else
-          total = __float_as_int(fmaf((float)dot_w4(i, w[i]), f16_to_f32(*(const u16 *)(scales + scale_at[i])), __int_as_float(total)));
+          total = __float_as_int(
+              fmaf((float)dot_w4(i, w[i]), f16_to_f32(*(const u16 *)(scales + scale_at[i])), __int_as_float(total)));
       }
     }
     return FORMAT == FORMAT_W4_GROUP ? __float_as_int(warp_sum(__int_as_float(total))) : warp_total(total);
