@@ -188,15 +188,6 @@ struct GroupScales {
   DEVICE int at(u32 row, u32 group) const { return first[row * groups + group]; }
 };
 
-// As in unpack_int4, by one instruction for which the compiler takes two. It keeps a constant in a register, which not every
-// kernel has to spare.
-DEVICE u32 high_nibbles(u32 word) {
-  u32 out;
-  // (word & 0xf0f0f0f0) ^ 0x80808080
-  asm("lop3.b32 %0, %1, %2, %3, 0x6a;" : "=r"(out) : "r"(word), "r"(0xf0f0f0f0u), "r"(0x80808080u));
-  return out;
-}
-
 // Two boxes of x, with the pieces of 128 columns from `piece` on.
 template <bool X_UNSIGNED>
 DEVICE void chunk_w4(u32 weights, u32 x, const GroupScales &scales, u32 piece, int (&acc)[N_TILES][4]) {

@@ -15,13 +15,6 @@
 
 namespace stream {
 
-// 16 times the weights in the upper halves of bytes, which hold them plus 8.
-DEVICE u32 upper_nibbles(u32 w) {
-  u32 signed_bytes;
-  asm("lop3.b32 %0, %1, %2, %3, 0x6a;" : "=r"(signed_bytes) : "r"(w), "r"(0xf0f0f0f0u), "r"(0x80808080u)); // w & b ^ c
-  return signed_bytes;
-}
-
 DEVICE int warp_total(int v) {
   int sum;
   asm volatile("redux.sync.add.s32 %0, %1, 0xffffffff;" : "=r"(sum) : "r"(v));
@@ -74,7 +67,7 @@ struct WarpRow {
 #pragma unroll
     for (u32 i = 0; i < 4; i++) {
       low = dot4_positive<false>(a[i], w[i] & 0x0f0f0f0fu, low);
-      high = dot4<false>(b[i], upper_nibbles(w[i]), high);
+      high = dot4<false>(b[i], high_nibbles(w[i]), high);
     }
     return low + (high >> 4);
   }
