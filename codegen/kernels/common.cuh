@@ -113,6 +113,9 @@ template <u32 DTYPE> DEVICE void load8(const void *base, u64 index, float (&out)
   }
 }
 
+// The largest magnitude.
+DEVICE float largest(float4 v) { return fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))); }
+
 // A row as 8-bit numbers, rounded half to even: of its largest magnitude -127 to 127, or 0 to 255 where none is negative.
 struct Quantizer {
   float peak, limit, low, factor;

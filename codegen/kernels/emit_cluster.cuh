@@ -18,8 +18,7 @@ template <u32 WARPS> struct EmitCluster {
     if (e.hadamard_block > 1) hadamard_row(row, part.n, e.hadamard_block);
     u32 i = threadIdx.x * 4;
     float4 v = i < part.n ? *(const float4 *)(row + i) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    float mine = fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
-    Quantizer quantizer(peaks.most_of_cluster(mine), e.format == EMIT_U8);
+    Quantizer quantizer(peaks.most_of_cluster(largest(v)), e.format == EMIT_U8);
     if (i < part.n) *(u32 *)((u8 *)e.out + part.at(e.n_padded, i)) = quantizer.pack(v);
     if (threadIdx.x == 0 && part.begin == 0) e.out_scale[part.row] = quantizer.scale();
   }

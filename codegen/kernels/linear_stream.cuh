@@ -271,7 +271,6 @@ template <class Math, class Input> DEVICE void run(const LinearParams &p, Input 
   extern __shared__ __align__(128) u8 dynamic[];
   u8 *group_scales = dynamic + sizeof(Shared) + sizeof(Partials<Math::TOKENS>) + input.smem_bytes();
   Shared &shared = *(Shared *)dynamic;
-  if (!LATE_DEPENDENTS) pdl_launch_dependents();
   if (threadIdx.x == 0) {
     ring_init(shared.full, shared.empty, STAGES, 1, WARPS);
     for (u32 i = 0; i < STREAM_SCALE_STAGES; i++) barrier_init(&shared.drawn[i], 1);

@@ -60,9 +60,8 @@ struct Normed {
     float peak = 0.0f;
 #pragma unroll
     for (u32 i = 0; i < TURNS; i++) {
-      v[i].x = v[i].x * inverse * weight[i].x, v[i].y = v[i].y * inverse * weight[i].y;
-      v[i].z = v[i].z * inverse * weight[i].z, v[i].w = v[i].w * inverse * weight[i].w;
-      peak = fmaxf(peak, fmaxf(fmaxf(fabsf(v[i].x), fabsf(v[i].y)), fmaxf(fabsf(v[i].z), fabsf(v[i].w))));
+      v[i] = norm_row::weighted(v[i], inverse, weight[i]);
+      peak = fmaxf(peak, largest(v[i]));
     }
     peak = warp_max(peak);
     if (lane_id() == 0) shared.peaks[warp_id()] = peak;

@@ -14,8 +14,6 @@ constexpr u32 TILE_ROWS = SKINNY_TILE_ROWS;
 constexpr u32 ROW_BYTES = STREAM_ROW_BYTES;
 constexpr u32 WARP_BYTES = ROW_BYTES / WARPS;
 constexpr u32 PIECES = WARP_BYTES / 64;
-// The next kernel starts when all weights are requested: what it requests itself then fills the pause between the two.
-constexpr bool LATE_DEPENDENTS = true;
 
 struct Shared {
   u8 weights[STAGES][TILE_ROWS][ROW_BYTES];
@@ -105,7 +103,8 @@ template <bool DRAWS, u32 DEALT> DEVICE void produce(const LinearParams &p, Shar
     tile.index = dealt * gridDim.x + __shfl_sync(FULL_MASK, draw, 0);
   }
   prefetch_next(p);
-  if (LATE_DEPENDENTS) pdl_launch_dependents();
+  // Not before all weights are requested: what the next kernel requests itself then fills the pause between the two.
+  pdl_launch_dependents();
 }
 
 } // namespace stream

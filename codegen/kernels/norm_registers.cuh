@@ -25,12 +25,6 @@ struct Shared {
   float squares[CLUSTER * WARPS * TURNS];
 };
 
-DEVICE float peak(float4 v) { return fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))); }
-
-DEVICE float4 weighted(float4 v, float by, float4 w) {
-  return make_float4(v.x * by * w.x, v.y * by * w.y, v.z * by * w.z, v.w * by * w.w);
-}
-
 } // namespace norm_registers
 
 #endif
@@ -70,8 +64,8 @@ DEVICE void rms_norm_part(const RmsNormParams &p) {
   float inverse = norm_row::inverse(norm_row::total(shared.squares, blocks * count), e.n, p.eps), most = 0.0f;
 #pragma unroll
   for (u32 t = 0; t < TURNS; t++) {
-    v[t] = weighted(v[t], inverse, w[t]);
-    most = fmaxf(most, peak(v[t]));
+    v[t] = norm_row::weighted(v[t], inverse, w[t]);
+    most = fmaxf(most, largest(v[t]));
   }
   Quantizer quantizer(shared.peaks.exchange(warp_max(most)), e.format == EMIT_U8);
   if (threadIdx.x == 0 && part.begin == 0) e.out_scale[part.row] = quantizer.scale();

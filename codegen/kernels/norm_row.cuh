@@ -59,4 +59,8 @@ DEVICE float total(const float *pieces, u32 count) {
 
 DEVICE float inverse(float squares, u32 n, float eps) { return 1.0f / sqrtf(squares / n + eps); }
 
+DEVICE float4 weighted(float4 v, float inverse, float4 weight) {
+  return make_float4(v.x * inverse * weight.x, v.y * inverse * weight.y, v.z * inverse * weight.z, v.w * inverse * weight.w);
+}
+
 } // namespace norm_row

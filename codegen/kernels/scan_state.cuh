@@ -188,8 +188,7 @@ DEVICE void store_bytes(const State<true> &state, u32 row, bool there, const flo
                         const Noise<LANES, true, J> &noise) {
   float peak = 0.0f;
 #pragma unroll
-  for (int j = 0; j < J; j++)
-    peak = fmaxf(peak, fmaxf(fmaxf(fabsf(s[j].x), fabsf(s[j].y)), fmaxf(fabsf(s[j].z), fabsf(s[j].w))));
+  for (int j = 0; j < J; j++) peak = fmaxf(peak, largest(s[j]));
 #pragma unroll
   for (u32 o = LANES / 2; o; o >>= 1) peak = fmaxf(peak, __shfl_xor_sync(FULL_MASK, peak, o));
   if (!there) return;

@@ -23,8 +23,6 @@ struct Chunk {
   u32 group, begin, count;
 };
 
-DEVICE float largest(float4 v) { return fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))); }
-
 template <u32 L> DEVICE void split_rows(const SsmScanParams &p, const Prepared &prepared, const Chunk &chunk, Shared<L> &shared) {
   u32 inner = p.heads * p.head_dim, width = inner + 2 * p.groups * p.state_size, column = lane_id() * 4;
 #pragma unroll 8

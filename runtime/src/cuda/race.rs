@@ -75,26 +75,24 @@ impl Device<'_> {
             let (x, weight) = theirs.operands(turn);
             queue.multiply(&wide.on(x, weight), rows)
         };
-        let against = |choice: Choice, warm_up: usize| {
-            in_turn(&self.stream, warm_up, ours, |turn| {
+        let vendors = |choice: Choice| {
+            let theirs = &theirs;
+            move |turn| {
                 theirs.run(&self.stream, turn, choice);
                 Ok(())
-            })
+            }
         };
+        let against = |choice, warm_up| in_turn(&self.stream, warm_up, ours, vendors(choice));
         std::thread::sleep(REST);
         let rested = against(Choice::Fastest, WARM_UP)?;
         let turns = SETTLE_US / (rested.ours_us + rested.vendor_us).max(1.0);
         let settled = against(Choice::Fastest, turns as usize)?;
         let first = against(Choice::First, WARM_UP)?;
         let expand = |_| queue.expand(&self.stream, &wide.expand);
-        let fastest = |turn| {
-            theirs.run(&self.stream, turn, Choice::Fastest);
-            Ok(())
-        };
         let expand_us = match wide.expand[..] {
             [] => None,
             // The product in between leaves nothing of the weights in L2.
-            _ => Some(in_turn(&self.stream, WARM_UP, expand, fastest)?.ours_us),
+            _ => Some(in_turn(&self.stream, WARM_UP, expand, vendors(Choice::Fastest))?.ours_us),
         };
         Ok(Some(Race { product, rested, settled, first, expand_us }))
     }
