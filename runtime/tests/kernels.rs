@@ -99,7 +99,7 @@ prop_compose! {
         kv_dtype in kept(),
         ssm_dtype in kept(),
     ) -> Layout {
-        Layout { format, fused_mixer, separate_dequantize, hadamard_block, kv_dtype, ssm_dtype }
+        Layout { format, segments: None, fused_mixer, separate_dequantize, hadamard_block, kv_dtype, ssm_dtype }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Small models of odd and even shapes, every format and layout, prefill and decode, one and several sequences.
 
-use crate::Folder;
+use crate::{Folder, rings};
 use runtime::cpu;
 use runtime::cuda;
 use runtime::device::{Device, LaunchByLaunch, Limits, Outputs, SequenceChunk, SlotId};
@@ -16,12 +16,12 @@ const RELATIVE: f64 = 2e-4;
 /// 8-bit values that may fall to the other side of a half, and values of narrow states to another neighbor.
 const BOUND: Bound = Bound { relative: RELATIVE, quantized_share: 0.02, state_share: 0.02 };
 
-struct Case {
-    name: String,
-    shape: Shape,
-    layout: Layout,
+pub struct Case {
+    pub name: String,
+    pub shape: Shape,
+    pub layout: Layout,
     /// Tokens of each sequence in each step.
-    steps: Vec<Vec<usize>>,
+    pub steps: Vec<Vec<usize>>,
 }
 
 /// The shape the issue asks for: nothing divides anything.
@@ -121,6 +121,7 @@ fn cases() -> Vec<Case> {
     cases.extend(mixers_of_several());
     cases.extend(attention());
     cases.extend(scans());
+    cases.extend(rings::cases());
     cases
 }
 
@@ -238,11 +239,11 @@ struct Worst {
     relative: f64,
 }
 
-/// Returns how many launches failed, of the cases whose name has `filter` in it.
-pub fn run(images: &Folder, filter: &str) -> Result<usize, Box<dyn Error>> {
+/// Returns how many launches failed, of the chosen cases.
+pub fn run(images: &Folder, chosen: impl Fn(&str) -> bool) -> Result<usize, Box<dyn Error>> {
     let mut worst: BTreeMap<&'static str, Worst> = BTreeMap::new();
     let mut failures = 0;
-    for case in cases().into_iter().filter(|case| case.name.contains(filter)) {
+    for case in cases().into_iter().filter(|case| chosen(&case.name)) {
         let differences = differences(&case, images)?;
         let failed: Vec<_> = differences.iter().filter(|d| !d.passes(&BOUND)).collect();
         println!("{:<48} {:>4} launches, {} failed", case.name, differences.len(), failed.len());

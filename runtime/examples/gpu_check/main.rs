@@ -1,5 +1,5 @@
 //! Checks every kernel on a GPU against its CPU twin, then verifies and measures the true 8B shape with random weights:
-//! `gpu_check KERNELS [check [only=NAME]] [verify | bench [decode] [prefill] [parts] [context]] [phase0] [phase1] [phase2] [phase3]
+//! `gpu_check KERNELS [check [only=NAME]...] [verify | bench [decode] [prefill] [parts] [context]] [phase0] [phase1] [phase2] [phase3]
 //! [states=TYPE]`. KERNELS
 //! is the folder that `compile_kernels` wrote; NAME is a part of the names of cases; `parts` shows the kernels of a mixer one by one;
 //! `context` measures decode after up to 131,072 tokens alone; `states=f16`, `bf16` or `i8` keeps scan states in that type,
@@ -8,6 +8,7 @@
 mod bench;
 mod check;
 mod model_8b;
+mod rings;
 mod sums;
 mod verify;
 
@@ -42,9 +43,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let wants = |task: &str| tasks.is_empty() || tasks.iter().any(|wanted| wanted == task);
     let mut failed = 0;
     if wants("check") {
-        let filter = tasks.iter().find_map(|task| task.strip_prefix("only="));
-        failed = check::run(&images, filter.unwrap_or_default())?;
-        failed += sums::run(&images)?;
+        let filters: Vec<&str> = tasks.iter().filter_map(|task| task.strip_prefix("only=")).collect();
+        let chosen = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter));
+        failed = check::run(&images, chosen)?;
+        failed += sums::run(&images, chosen)?;
     }
     if wants("verify") {
         failed += verify::run(&images, tasks)?;

@@ -115,16 +115,17 @@ impl Builder {
         name.to_owned()
     }
 
-    fn weight(&mut self, name: &str, n: usize, k: usize) {
+    fn weight(&mut self, name: &str, format: WeightFormat, n: usize, k: usize) {
         let values = self.random(name, n * k, 0.0, (3.0 / k as f32).sqrt());
-        self.store.insert_weight(name, self.layout.format, k, &values);
+        self.store.insert_weight(name, format, k, &values);
         self.plan.model.parameters += (n * k) as u64;
     }
 
     fn embed(&mut self) {
         let (vocab_size, hidden_size) = (self.shape.vocab_size, self.shape.hidden_size);
-        self.weight("embedding", vocab_size, hidden_size);
-        let table = Embedding { weight: "embedding".to_owned(), format: self.layout.format, vocab_size, hidden_size };
+        let format = self.layout.format;
+        self.weight("embedding", format, vocab_size, hidden_size);
+        let table = Embedding { weight: "embedding".to_owned(), format, vocab_size, hidden_size };
         let out = self.hidden;
         self.launch("embedding", Kernel::Embed { table, out });
     }
@@ -142,10 +143,12 @@ impl Builder {
     fn linear(&mut self, origin: &str, x: Activation, k: usize, outputs: &[(&str, usize, Epilogue, BufferId)]) {
         let mut segments = Vec::new();
         let mut dequantize = Vec::new();
-        for &(name, n, epilogue, out) in outputs {
+        let several = self.layout.segments.filter(|_| outputs.len() > 1);
+        for (index, &(name, n, epilogue, out)) in outputs.iter().enumerate() {
             let weight = format!("{origin}.{name}");
-            self.weight(&weight, n, k);
-            let mut segment = Segment { weight, format: self.layout.format, out_features: n, epilogue, out };
+            let format = several.map_or(self.layout.format, |formats| formats[index]);
+            self.weight(&weight, format, n, k);
+            let mut segment = Segment { weight, format, out_features: n, epilogue, out };
             if let Some(kernel) = self.separated(x, &mut segment) {
                 dequantize.push(kernel);
             }

@@ -41,6 +41,8 @@ pub struct Shape {
 pub struct Layout {
     /// Format of all linears and of the embedding; activations are 8-bit unless it is a float format.
     pub format: WeightFormat,
+    /// Formats of the first, second and third matrix of a linear that has several, in place of `format`.
+    pub segments: Option<[WeightFormat; 3]>,
     /// Conv, scan and gated norm as one launch.
     pub fused_mixer: bool,
     /// Raw integer sums and a separate launch that dequantizes them, for the formats that have them.
@@ -58,6 +60,7 @@ impl Layout {
     pub fn of(format: WeightFormat) -> Layout {
         Layout {
             format,
+            segments: None,
             fused_mixer: false,
             separate_dequantize: false,
             hadamard_block: None,
