@@ -24,6 +24,7 @@ pub mod params;
 mod prefetch;
 mod program;
 mod race;
+mod resolve;
 mod rows;
 mod scan_chunked;
 mod scan_many;

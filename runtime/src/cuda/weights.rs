@@ -7,7 +7,8 @@ use super::params::{
     FORMAT_W4_TWO_LEVEL, FORMAT_W8, GATED_CLUSTER, GATED_TURNS, GatedStepParams, LinearParams, LinearSegment,
     MAX_SEGMENTS, NORM_MAX_COLUMNS, RmsNormParams, SKINNY_TILE_ROWS, STREAM_MAX_GROUPS, STREAM_WARPS,
 };
-use super::program::{Resolver, epilogue};
+use super::program::Resolver;
+use super::resolve::epilogue;
 use super::tensors::Tensors;
 use crate::plan::{Activation, DType, Embedding, K_ALIGN, Rows, Segment, WeightFormat};
 use bytemuck::Zeroable;
