@@ -37,7 +37,7 @@ struct Layout {
 impl Layout {
     const ALIGN: usize = 256;
 
-    /// Array number `index`: three of u64 a sequence, then of u32.
+    /// Array number `index`: two of u64 a sequence, then of u32.
     fn offset(self, index: usize) -> usize {
         let wide = (self.rows * 8).next_multiple_of(Self::ALIGN);
         let narrow = ((self.rows + 1) * 4).next_multiple_of(Self::ALIGN);

@@ -231,6 +231,13 @@ impl<'a> Device<'a> {
     }
 }
 
+impl Drop for Device<'_> {
+    /// The fields free what they hold in the current context, which is another one where a thread has several devices.
+    fn drop(&mut self) {
+        let _ = self.gpu.make_current();
+    }
+}
+
 /// Before anything is uploaded: weights, buffers of the largest step, and one sequence.
 fn check_room(plan: &Plan, weight_bytes: u64, gpu: &Gpu, limits: &Limits) -> Result<(), DeviceError> {
     let footprint = Footprint::of_plan(plan, weight_bytes).on(plan, gpu.capability);

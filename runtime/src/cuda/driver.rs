@@ -228,6 +228,7 @@ impl Drop for Pinned {
 
 /// A captured sequence of launches.
 pub(super) struct Graph {
+    /// Null until it is instantiated.
     exec: sys::CUgraphExec,
     graph: sys::CUgraph,
 }
@@ -243,14 +244,15 @@ impl Graph {
         unsafe { result::stream::begin_capture(stream.handle, mode) }.map_err(failed("cuStreamBeginCapture"))?;
         let enqueued = enqueue();
         // SAFETY: capture was begun above.
-        let graph = unsafe { result::stream::end_capture(stream.handle) }.map_err(failed("cuStreamEndCapture"));
+        let captured = unsafe { result::stream::end_capture(stream.handle) }.map_err(failed("cuStreamEndCapture"));
+        // Owned before anything else can fail: both are destroyed with it.
+        let captured = captured.map(|graph| Graph { exec: std::ptr::null_mut(), graph });
         enqueued?;
-        let graph = graph?;
-        let mut exec = std::ptr::null_mut();
+        let mut captured = captured?;
         // SAFETY: the graph is valid; `exec` may be written.
-        let made = unsafe { sys::cuGraphInstantiateWithFlags(&mut exec, graph, 0) };
+        let made = unsafe { sys::cuGraphInstantiateWithFlags(&mut captured.exec, captured.graph, 0) };
         made.result().map_err(failed("cuGraphInstantiate"))?;
-        Ok(Graph { exec, graph })
+        Ok(captured)
     }
 
     pub(super) fn launch(&self, stream: &Stream) -> Result<(), DeviceError> {
@@ -261,10 +263,14 @@ impl Graph {
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        // SAFETY: made by us, destroyed once.
+        // SAFETY: made by us, destroyed once; a null graph was never made.
         unsafe {
-            let _ = result::graph::exec_destroy(self.exec);
-            let _ = result::graph::destroy(self.graph);
+            if !self.exec.is_null() {
+                let _ = result::graph::exec_destroy(self.exec);
+            }
+            if !self.graph.is_null() {
+                let _ = result::graph::destroy(self.graph);
+            }
         }
     }
 }
