@@ -70,7 +70,7 @@ template <bool W4, bool X_UNSIGNED> struct Activations {
 template <int COUNT, bool X_UNSIGNED> struct DotProducts {
   static constexpr int TOKENS = COUNT;
   static constexpr bool DRAWS = true, WHOLE_ROWS = false;
-  static constexpr u32 DEALT = 1;
+  static constexpr u32 DEALT = 1, ARRIVALS = WARP;
   static constexpr u32 PAIRS = TILE_ROWS / 2;
   static_assert(WARP_BYTES == 16 * 16, "half a warp takes a row");
   static_assert(PAIRS == 4, "sums are exchanged four at a time");

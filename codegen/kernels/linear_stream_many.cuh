@@ -266,8 +266,7 @@ template <bool X_UNSIGNED> DEVICE void consume(const LinearParams &p, Shared &sh
       } else {
         math.template stage_w4<false>(weights, x, scales);
       }
-      __syncwarp();
-      if (lane_id() == 0) barrier_arrive(&shared.empty[turn.slot]);
+      barrier_arrive(&shared.empty[turn.slot]);
     }
     math.share(shared.sums[warp_id()]);
     consumers_barrier();
@@ -286,7 +285,7 @@ template <bool X_UNSIGNED> DEVICE void linear_stream_many(const LinearParams &p)
   extern __shared__ __align__(128) u8 dynamic[];
   Shared &shared = *(Shared *)dynamic;
   if (threadIdx.x == 0) {
-    ring_init(shared.full, shared.empty, STAGES, 2, WARPS);
+    ring_init(shared.full, shared.empty, STAGES, 2, THREADS);
     for (u32 i = 0; i < DRAWN; i++) barrier_init(&shared.drawn[i], 1);
     barrier_init_fence();
   }

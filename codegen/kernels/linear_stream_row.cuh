@@ -25,6 +25,7 @@ struct WarpRow {
   static constexpr int TOKENS = 1;
   static constexpr bool DRAWS = true, WHOLE_ROWS = true;
   static constexpr u32 DEALT = STAGES; // with rows of one stage, as many as a ring holds
+  static constexpr u32 ARRIVALS = WARP;
   static constexpr u32 WIDTH = WARP * 16, PIECES = ROW_BYTES / WIDTH, NOTHING = ~0u;
   static_assert(TILE_ROWS == WARPS, "a warp takes a row");
 
