@@ -67,7 +67,11 @@ DEVICE void produce(const WarpgroupParams &p, Shared &shared, u32 rank) {
     auto [place, rows] = work(p, i, rank);
     const TensorMap *weights = &p.weights[place.segment];
     bool lower = rows == ROWS;
-    for (u32 k = 0; k < p.linear.k_padded; k += STAGE_K, turn.advance()) {
+    u32 steps = ceil_div(p.linear.k_padded, STAGE_K);
+    // Where x is long, every other tile begins with what L2 still has of it.
+    bool backward = p.shares_weights && i % 2 == 1;
+    for (u32 step = 0; step < steps; step++, turn.advance()) {
+      u32 k = (backward ? steps - 1 - step : step) * STAGE_K;
       u64 *full = &shared.full[turn.slot];
       auto weights_at = [&](u32 part) { return smem_address(shared.weights[turn.slot][part * PART]); };
       auto x_at = [&](u32 part) { return smem_address(shared.x[turn.slot][part * PART]); };
@@ -98,33 +102,45 @@ DEVICE void release(const u64 *empty) {
   if (lane_id() < CLUSTER) barrier_arrive_remote(empty, lane_id());
 }
 
+// Requests the products of a stage when it has arrived.
+template <u32 PARTS, bool X_UNSIGNED, bool FIRST>
+DEVICE void multiply_stage(Shared &shared, const RingTurn<STAGES> &turn, int (&acc)[PARTS][TOKENS / 2]) {
+  barrier_wait(&shared.full[turn.slot], turn.parity);
+  u32 a = matrix(smem_address(shared.weights)) + turn.slot * (ROWS * STAGE_K / 16);
+  u32 b = matrix(smem_address(shared.x)) + turn.slot * (TOKENS * STAGE_K / 16);
+  fence();
+#pragma unroll
+  for (u32 i = 0; i < STAGE_K / 32; i++)
+#pragma unroll
+    for (u32 part = 0; part < PARTS; part++) {
+      u32 rows = a + part * (PART * STAGE_K / 16) + i * 2;
+      if (FIRST && i == 0)
+        Multiply<TOKENS, X_UNSIGNED>::start(acc[part], rows, b + i * 2);
+      else
+        Multiply<TOKENS, X_UNSIGNED>::run(acc[part], rows, b + i * 2);
+    }
+  commit();
+}
+
 template <u32 PARTS, bool X_UNSIGNED>
 DEVICE void multiply(Shared &shared, u32 steps, RingTurn<STAGES> &turn, int (&acc)[PARTS][TOKENS / 2]) {
-#pragma unroll
-  for (u32 i = 0; i < PARTS * TOKENS / 2; i++) acc[i / (TOKENS / 2)][i % (TOKENS / 2)] = 0;
-  u32 last = turn.slot;
-  for (u32 step = 0; step < steps; step++) {
-    barrier_wait(&shared.full[turn.slot], turn.parity);
-    u64 a = matrix(smem_address(shared.weights[turn.slot])), b = matrix(smem_address(shared.x[turn.slot]));
-    fence();
-#pragma unroll
-    for (u32 i = 0; i < STAGE_K / 32; i++)
-#pragma unroll
-      for (u32 part = 0; part < PARTS; part++)
-        Multiply<TOKENS, X_UNSIGNED>::run(acc[part], a + part * PART * STAGE_K / 16 + i * 2, b + i * 2);
-    commit();
+  multiply_stage<PARTS, X_UNSIGNED, true>(shared, turn, acc);
+  for (u32 step = 1; step < steps; step++) {
+    u32 last = turn.slot;
+    turn.advance();
+    multiply_stage<PARTS, X_UNSIGNED, false>(shared, turn, acc);
     // The stage before this one has been read when at most this one's instructions are pending.
     wait<1>();
-    if (step > 0) release(&shared.empty[last]);
-    last = turn.slot;
-    turn.advance();
+    release(&shared.empty[last]);
   }
+  turn.advance();
 }
 
 // What a warpgroup does of a tile of PARTS * 64 weight rows; `first` and `last` of its cluster's.
 template <u32 PARTS, bool X_UNSIGNED>
-DEVICE void compute(const WarpgroupParams &p, Shared &shared, const Place &place, RingTurn<STAGES> &turn, bool first, bool last) {
-  u32 group = threadIdx.x / GROUP_THREADS, steps = ceil_div(p.linear.k_padded, STAGE_K);
+DEVICE void compute(const WarpgroupParams &p, Shared &shared, u32 group, const Place &place, RingTurn<STAGES> &turn, bool first,
+                    bool last) {
+  u32 steps = ceil_div(p.linear.k_padded, STAGE_K);
   float *x_scales = shared.x_scale[group];
   const LinearSegment &s = p.linear.segments[place.segment];
   u32 row = place.row0 + warp_id() % 4 * 16 + lane_id() / 4, token = place.token0 + threadIdx.x % GROUP_THREADS;
@@ -150,7 +166,8 @@ DEVICE void compute(const WarpgroupParams &p, Shared &shared, const Place &place
 }
 
 template <bool X_UNSIGNED> DEVICE void consume(const WarpgroupParams &p, Shared &shared, u32 rank) {
-  u32 group = threadIdx.x / GROUP_THREADS;
+  // Lane 0's, so that ptxas knows: a warp has the same, and descriptors are computed once a warp.
+  u32 group = __shfl_sync(FULL_MASK, threadIdx.x / GROUP_THREADS, 0);
   RingTurn<STAGES> turn;
   for (u32 i = 0; i < work_count(p); i++) {
     if (i % 2 != group) {
@@ -161,9 +178,9 @@ template <bool X_UNSIGNED> DEVICE void consume(const WarpgroupParams &p, Shared 
     auto [place, rows] = work(p, i, rank);
     bool first = i == 0, last = i + 1 == work_count(p);
     if (rows == ROWS)
-      compute<2, X_UNSIGNED>(p, shared, place, turn, first, last);
+      compute<2, X_UNSIGNED>(p, shared, group, place, turn, first, last);
     else
-      compute<1, X_UNSIGNED>(p, shared, place, turn, first, last);
+      compute<1, X_UNSIGNED>(p, shared, group, place, turn, first, last);
   }
   if (threadIdx.x % GROUP_THREADS == 0) store_wait();
 }

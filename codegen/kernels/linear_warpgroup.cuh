@@ -71,7 +71,7 @@ DEVICE void consume(const WarpgroupParams &p, Shared<N, STAGES> &shared, u32 tok
     u32 last = turn.slot;
     for (u32 step = 0; step < steps; step++) {
       barrier_wait(&shared.full[turn.slot], turn.parity);
-      u64 a = matrix(smem_address(shared.weights[turn.slot])), b = matrix(smem_address(shared.x[turn.slot]));
+      u32 a = matrix(smem_address(shared.weights[turn.slot])), b = matrix(smem_address(shared.x[turn.slot]));
       fence();
 #pragma unroll
       for (u32 i = 0; i < STAGE_K / 32; i++) Multiply<N, X_UNSIGNED>::run(acc, a + i * 2, b + i * 2);

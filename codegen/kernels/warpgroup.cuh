@@ -13,8 +13,12 @@ namespace warpgroup {
 // Columns of k of a stage.
 constexpr u32 STAGE_K = 128;
 
-// A matrix in shared memory: address, 1024 bytes from an atom to the next, swizzled by 128 bytes.
-DEVICE u64 matrix(u32 address) { return (u64)(address >> 4 & 0x3fff) | (u64)1 << 16 | (u64)64 << 32 | (u64)1 << 62; }
+// A matrix in shared memory, swizzled by 128 bytes: the lower half of its descriptor, which counts in 16 bytes. The other half is
+// the same for all, so that what is added is added to 32 bits.
+DEVICE u32 matrix(u32 address) { return address >> 4 | 1 << 16; }
+
+// 1024 bytes from an atom to the next.
+DEVICE u64 descriptor(u32 matrix) { return (u64)(1u << 30 | 64) << 32 | matrix; }
 
 DEVICE void fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 
@@ -90,38 +94,43 @@ struct Place {
 #define NAMES64 NAMES32 ", " \
   "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, " \
   "%52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define DATA4(i) "+r"(d[i]), "+r"(d[i + 1]), "+r"(d[i + 2]), "+r"(d[i + 3])
-#define DATA16(i) DATA4(i), DATA4(i + 4), DATA4(i + 8), DATA4(i + 12)
-#define DATA32(i) DATA16(i), DATA16(i + 16)
+#define DATA4(C, i) C(d[i]), C(d[i + 1]), C(d[i + 2]), C(d[i + 3])
+#define DATA16(C, i) DATA4(C, i), DATA4(C, i + 4), DATA4(C, i + 8), DATA4(C, i + 12)
+#define DATA32(C, i) DATA16(C, i), DATA16(C, i + 16)
+#define DATA64(C, i) DATA32(C, i), DATA32(C, i + 32)
 
 // d[64 x N] += a[64 x 32] * b[N x 32]^T: a is signed, b signed or unsigned. A warp has 16 rows. Lane holds of every 8
-// columns: (row lane / 4, columns 2q, 2q + 1), then (row lane / 4 + 8, the same columns), q = lane % 4.
+// columns: (row lane / 4, columns 2q, 2q + 1), then (row lane / 4 + 8, the same columns), q = lane % 4. `start` overwrites d:
+// zeros would be written while no product is computed.
 template <u32 N, bool B_UNSIGNED> struct Multiply;
 
-// A and B are the numbers that follow those of the accumulator.
-#define MULTIPLY(N, B_UNSIGNED, TYPE, NAMES, A, B, ...)                                                                  \
+// A and B are the numbers that follow those of the accumulator; ADDS is 0 where that is overwritten.
+#define MULTIPLY_BY(N, TYPE, NAMES, A, B, ADDS, ACCUMULATOR)                                                              \
+  asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k32.s32.s8." #TYPE " {" NAMES "}, %" #A ", %" #B ", " #ADDS ";"    \
+               : ACCUMULATOR                                                                                             \
+               : "l"(descriptor(a)), "l"(descriptor(b)))
+#define MULTIPLY(N, B_UNSIGNED, TYPE, NAMES, A, B, DATA)                                                                 \
   template <> struct Multiply<N, B_UNSIGNED> {                                                                           \
-    static DEVICE void run(int (&d)[N / 2], u64 a, u64 b) {                                                              \
-      asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k32.s32.s8." #TYPE " {" NAMES "}, %" #A ", %" #B ", 1;"       \
-                   : __VA_ARGS__                                                                                         \
-                   : "l"(a), "l"(b));                                                                                    \
-    }                                                                                                                    \
+    static DEVICE void start(int (&d)[N / 2], u32 a, u32 b) { MULTIPLY_BY(N, TYPE, NAMES, A, B, 0, DATA("=r", 0)); }     \
+    static DEVICE void run(int (&d)[N / 2], u32 a, u32 b) { MULTIPLY_BY(N, TYPE, NAMES, A, B, 1, DATA("+r", 0)); }       \
   };
 
-MULTIPLY(32, false, s8, NAMES16, 16, 17, DATA16(0))
-MULTIPLY(32, true, u8, NAMES16, 16, 17, DATA16(0))
-MULTIPLY(64, false, s8, NAMES32, 32, 33, DATA32(0))
-MULTIPLY(64, true, u8, NAMES32, 32, 33, DATA32(0))
-MULTIPLY(128, false, s8, NAMES64, 64, 65, DATA32(0), DATA32(32))
-MULTIPLY(128, true, u8, NAMES64, 64, 65, DATA32(0), DATA32(32))
+MULTIPLY(32, false, s8, NAMES16, 16, 17, DATA16)
+MULTIPLY(32, true, u8, NAMES16, 16, 17, DATA16)
+MULTIPLY(64, false, s8, NAMES32, 32, 33, DATA32)
+MULTIPLY(64, true, u8, NAMES32, 32, 33, DATA32)
+MULTIPLY(128, false, s8, NAMES64, 64, 65, DATA64)
+MULTIPLY(128, true, u8, NAMES64, 64, 65, DATA64)
 
 #undef MULTIPLY
+#undef MULTIPLY_BY
 #undef NAMES16
 #undef NAMES32
 #undef NAMES64
 #undef DATA4
 #undef DATA16
 #undef DATA32
+#undef DATA64
 
 } // namespace warpgroup
 
