@@ -109,8 +109,10 @@ impl Vendor {
         copies: usize,
     ) -> Result<Option<VendorProduct<'_>>, DeviceError> {
         let Product { rows, n, k } = shape;
-        let (Ok(get_heuristic), Ok(matmul)) = (self.heuristics(), self.matmul()) else { return Ok(None) };
+        let Ok(matmul) = self.matmul() else { return Ok(None) };
         let Some(problem) = Problem::new(&self.library, rows, n, k) else { return Ok(None) };
+        let algorithms = self.algorithms(&problem);
+        let Some(&first) = algorithms.first() else { return Ok(None) };
         let room = |bytes| Memory::allocate(bytes, "the vendor's matrix product");
         let (Ok(x), Ok(weight), Ok(out), Ok(workspace)) = (
             random(copies * rows * k, 1, stream),
@@ -120,6 +122,27 @@ impl Vendor {
         ) else {
             return Ok(None);
         };
+        let handle = self.handle;
+        let product = VendorProduct {
+            shape,
+            copies,
+            x,
+            weight,
+            handle,
+            matmul,
+            problem,
+            out,
+            workspace,
+            first,
+            fastest: first,
+            best_us: f32::INFINITY,
+        };
+        product.chosen(&algorithms, stream)
+    }
+
+    /// The algorithms that the library proposes, its first choice first; none where it takes no such product.
+    fn algorithms(&self, problem: &Problem<'_>) -> Vec<Algorithm> {
+        let Ok(get_heuristic) = self.heuristics() else { return Vec::new() };
         let empty = Heuristic { algorithm: [0; 8], workspace_bytes: 0, state: 0, waves: 0.0, reserved: [0; 4] };
         let (mut found, mut count) = ([empty; ALGORITHMS], 0);
         // SAFETY: all objects live; `found` has room for as many results as are asked for.
@@ -137,28 +160,9 @@ impl Vendor {
                 &mut count,
             )
         };
-        if status != 0 {
-            return Ok(None);
-        }
-        let usable = found.iter().take(count.max(0) as usize).filter(|found| found.state == 0);
-        let algorithms: Vec<Algorithm> = usable.map(|found| found.algorithm).collect();
-        let Some(&first) = algorithms.first() else { return Ok(None) };
-        let handle = self.handle;
-        let product = VendorProduct {
-            shape,
-            copies,
-            x,
-            weight,
-            handle,
-            matmul,
-            problem,
-            out,
-            workspace,
-            first,
-            fastest: first,
-            best_us: f32::INFINITY,
-        };
-        product.chosen(&algorithms, stream)
+        let count = if status == 0 { count.max(0) as usize } else { 0 };
+        let usable = found.iter().take(count).filter(|found| found.state == 0);
+        usable.map(|found| found.algorithm).collect()
     }
 
     fn heuristics(&self) -> Result<Symbol<'_, GetHeuristic>, libloading::Error> {
