@@ -63,6 +63,18 @@ DEVICE void barrier_wait_cluster(u64 *barrier, u32 parity) { BARRIER_WAIT(".acqu
 
 #undef BARRIER_WAIT
 
+// Whether this is the one lane of a warp that is elected. Where a lane's number decides, ptxas makes each copy a loop over the
+// lanes that may be there.
+DEVICE bool elected() {
+  u32 elected;
+  asm volatile("{\n"
+               ".reg .pred one;\n"
+               "elect.sync _|one, 0xffffffff;\n"
+               "selp.u32 %0, 1, 0, one;\n"
+               "}" : "=r"(elected));
+  return elected != 0;
+}
+
 // Multiples of 16 bytes, both sides aligned to 16.
 DEVICE void copy_bulk(u32 dst, const void *src, u32 bytes, u64 *barrier, u64 policy) {
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::

@@ -27,6 +27,8 @@ namespace pingpong {
 constexpr u32 STAGES = PINGPONG_STAGES, CLUSTER = PINGPONG_CLUSTER;
 // Rows of a box of weights or x.
 constexpr u32 PART = 64;
+// So many stages before its last one a tile begins to bring what it is added to into L2, a box a stage.
+constexpr u32 PREFETCH_STAGES = 24;
 
 struct Shared {
   u8 weights[STAGES][ROWS][STAGE_K];
@@ -59,33 +61,51 @@ DEVICE Work work(const WarpgroupParams &p, u32 i, u32 rank) {
   return {place, half ? PART : ROWS};
 }
 
-// What both blocks of the cluster need is requested by one of them, a part by each.
-DEVICE void produce(const WarpgroupParams &p, Shared &shared, u32 rank) {
+// A stage. What both blocks of the cluster need is requested by one of them, a part by each.
+DEVICE void request(const WarpgroupParams &p, Shared &shared, u32 slot, u32 k, const Work &work, u32 rank) {
   constexpr u16 BOTH = (1 << CLUSTER) - 1;
+  const Place &place = work.place;
+  const TensorMap *weights = &p.weights[place.segment];
+  bool lower = work.rows == ROWS;
+  u64 *full = &shared.full[slot];
+  auto weights_at = [&](u32 part) { return smem_address(shared.weights[slot][part * PART]); };
+  auto x_at = [&](u32 part) { return smem_address(shared.x[slot][part * PART]); };
+  barrier_arrive_expect(full, (work.rows + TOKENS) * STAGE_K);
+  if (p.shares_weights) {
+    if (lower || rank == 0) copy_tile_multicast(weights_at(rank), weights, k, place.row0 + rank * PART, full, BOTH);
+    copy_tile(x_at(0), &p.x, k, place.token0, full);
+    copy_tile(x_at(1), &p.x, k, place.token0 + PART, full);
+  } else {
+    copy_tile(weights_at(0), weights, k, place.row0, full);
+    if (lower) copy_tile(weights_at(1), weights, k, place.row0 + PART, full);
+    copy_tile_multicast(x_at(rank), &p.x, k, place.token0 + rank * PART, full, BOTH);
+  }
+}
+
+// Box by box, what a tile is added to: it comes while the last stages do, and L2 need not wait for it then.
+DEVICE void prefetch(const WarpgroupParams &p, const Work &work, u32 stages_left) {
+  u32 box = PREFETCH_STAGES - stages_left;
+  if (box >= work.rows / BOX * (TOKENS / BOX)) return;
+  u32 row = work.place.row0 + box / (TOKENS / BOX) * BOX, token = work.place.token0 + box % (TOKENS / BOX) * BOX;
+  prefetch_tile(&p.out[work.place.segment], row, token);
+}
+
+// By a whole warp, so that addresses are computed once a warp.
+DEVICE void produce(const WarpgroupParams &p, Shared &shared, u32 rank) {
   RingTurn<STAGES> turn;
+  u32 steps = ceil_div(p.linear.k_padded, STAGE_K);
   for (u32 i = 0; i < work_count(p); i++) {
-    auto [place, rows] = work(p, i, rank);
-    const TensorMap *weights = &p.weights[place.segment];
-    bool lower = rows == ROWS;
-    u32 steps = ceil_div(p.linear.k_padded, STAGE_K);
+    Work tile = work(p, i, rank);
+    u32 segment = tile.place.segment;
+    bool adds = (p.engine_stores >> segment & 1) != 0 && p.linear.segments[segment].epilogue == EPILOGUE_ACCUMULATE;
     // Where x is long, every other tile begins with what L2 still has of it.
     bool backward = p.shares_weights && i % 2 == 1;
     for (u32 step = 0; step < steps; step++, turn.advance()) {
       u32 k = (backward ? steps - 1 - step : step) * STAGE_K;
-      u64 *full = &shared.full[turn.slot];
-      auto weights_at = [&](u32 part) { return smem_address(shared.weights[turn.slot][part * PART]); };
-      auto x_at = [&](u32 part) { return smem_address(shared.x[turn.slot][part * PART]); };
       barrier_wait(&shared.empty[turn.slot], turn.parity ^ 1);
-      barrier_arrive_expect(full, (rows + TOKENS) * STAGE_K);
-      if (p.shares_weights) {
-        if (lower || rank == 0) copy_tile_multicast(weights_at(rank), weights, k, place.row0 + rank * PART, full, BOTH);
-        copy_tile(x_at(0), &p.x, k, place.token0, full);
-        copy_tile(x_at(1), &p.x, k, place.token0 + PART, full);
-      } else {
-        copy_tile(weights_at(0), weights, k, place.row0, full);
-        if (lower) copy_tile(weights_at(1), weights, k, place.row0 + PART, full);
-        copy_tile_multicast(x_at(rank), &p.x, k, place.token0 + rank * PART, full, BOTH);
-      }
+      if (!elected()) continue;
+      request(p, shared, turn.slot, k, tile, rank);
+      if (adds) prefetch(p, tile, steps - step);
     }
   }
 }
@@ -204,7 +224,7 @@ template <bool X_UNSIGNED> DEVICE void linear_pingpong(const WarpgroupParams &p)
   pdl_wait();
   if (warp_id() < 2 * GROUP_THREADS / WARP)
     consume<X_UNSIGNED>(p, shared, rank);
-  else if (lane_id() == 0)
+  else
     produce(p, shared, rank);
   // The other block may still read and write what is here.
   __syncwarp();

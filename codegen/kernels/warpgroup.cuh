@@ -48,6 +48,11 @@ DEVICE void copy_tile_multicast(u32 dst, const TensorMap *map, u32 k, u32 row, u
                : "memory");
 }
 
+// Into L2 alone.
+DEVICE void prefetch_tile(const TensorMap *map, u32 column, u32 row) {
+  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];" ::"l"(map), "r"(column), "r"(row) : "memory");
+}
+
 // Tiles from shared memory, in groups: by one thread. What is beyond the matrix is left out.
 DEVICE void store_tile(const TensorMap *map, u32 column, u32 row, u32 src) {
   asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map), "r"(column),
