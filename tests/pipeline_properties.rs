@@ -80,7 +80,8 @@ fn smoothing() -> impl Strategy<Value = Smoothing> {
 
 fn recipe() -> impl Strategy<Value = Recipe> {
     let kv_cache = select(vec![None, Some(KvCache::F16), Some(KvCache::F32), Some(KvCache::Int8)]);
-    let ssm_state = select(vec![SsmState::F32, SsmState::F16, SsmState::Bf16, SsmState::Int8]);
+    let ssm_state =
+        select(vec![None, Some(SsmState::F32), Some(SsmState::F16), Some(SsmState::Bf16), Some(SsmState::Int8)]);
     let kept = (kv_cache, ssm_state);
     (select(Phase::ALL.to_vec()), select(vec![32, 128]), kept, overrides(), rotations(), smoothing()).prop_map(
         |(phase, group_size, (kv_cache, ssm_state), overrides, rotation, smooth)| Recipe {

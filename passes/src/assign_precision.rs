@@ -61,7 +61,7 @@ impl Pass for AssignPrecision {
     fn run<'c>(&self, context: &'c Context, module: &Module<'c>) -> Result<Option<Module<'c>>, PassFailure> {
         let names = names(module)?;
         let decided = decide(&self.recipe, &names)?;
-        let kept = Kept { kv: self.recipe.kv_storage(), ssm: self.recipe.ssm_state.storage() };
+        let kept = Kept { kv: self.recipe.kv_storage(), ssm: self.recipe.ssm_storage() };
         let recipe = serde_json::to_string(&self.recipe).expect("bug: a recipe is JSON");
         let model = get_string(module, MODEL_ATTRIBUTE).map(|model| with_phase(&model, self.recipe.phase));
         let same_attributes = get_string(module, RECIPE_ATTRIBUTE).as_ref() == Some(&recipe)

@@ -4,7 +4,7 @@
 //! phase = 2                  # 0 to 3
 //! group_size = 128           # inputs that share a scale in 4-bit weights
 //! kv_cache = "bf16"          # or "int8", "f16", "f32"; f32 in phase 0 and bf16 elsewhere when absent
-//! ssm_state = "f32"          # or "f16", "bf16", "int8": what a Mamba layer keeps from step to step
+//! ssm_state = "f16"          # or "f32", "bf16", "int8": scan states; f32 in phases 0 and 1 and f16 elsewhere when absent
 //!
 //! fold_norms = true          # norm weights into the linears that follow
 //! rounding = "gptq"          # or "rtn", "rtn-absmax"; gptq with calibration and rtn without when absent
@@ -117,9 +117,9 @@ pub struct Recipe {
     /// Storage of keys and values; the phase decides when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kv_cache: Option<KvCache>,
-    /// Storage of scan states between steps.
-    #[serde(default, skip_serializing_if = "SsmState::is_default")]
-    pub ssm_state: SsmState,
+    /// Storage of scan states between steps; the phase decides when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssm_state: Option<SsmState>,
     /// Norm weights become part of the linears that read the norm.
     #[serde(default = "default_fold_norms", skip_serializing_if = "is_true")]
     pub fold_norms: bool,
@@ -186,7 +186,7 @@ impl Recipe {
             phase,
             group_size: default_group_size(),
             kv_cache: None,
-            ssm_state: SsmState::default(),
+            ssm_state: None,
             fold_norms: default_fold_norms(),
             rounding: None,
             overrides: Vec::new(),
@@ -238,6 +238,16 @@ impl Recipe {
         let by_phase = if self.phase == Phase::Reference { KvCache::F32 } else { KvCache::Bf16 };
         self.kv_cache.unwrap_or(by_phase).storage()
     }
+
+    /// Storage of scan states. In half precision, rounded stochastically, they cost nothing that can be measured beside 4-bit weights
+    /// of Mamba-2 layers, as in NVIDIA's own quantized checkpoints of the family.
+    pub fn ssm_storage(&self) -> Storage {
+        let by_phase = match self.phase {
+            Phase::Reference | Phase::Conservative => SsmState::F32,
+            Phase::Aggressive | Phase::Mixed => SsmState::F16,
+        };
+        self.ssm_state.unwrap_or(by_phase).storage()
+    }
 }
 
 impl Override {
@@ -271,9 +281,23 @@ mod tests {
         let recipe = Recipe::parse(&text, "recipe.toml").unwrap();
         assert_eq!(recipe.phase, Phase::Aggressive);
         assert_eq!(recipe.kv_cache, Some(KvCache::Bf16));
-        assert_eq!(recipe.ssm_state, SsmState::F32);
+        assert_eq!(recipe.ssm_state, Some(SsmState::F16));
         assert_eq!(recipe.overrides[0].precision, Some(Precision::W8a8));
         assert_eq!(recipe.rotation, Rotations { kind: Some(RotationKind::Hadamard), ..Rotations::default() });
+    }
+
+    #[test]
+    fn a_phase_decides_how_states_are_kept() {
+        let kept = |phase| {
+            let recipe = Recipe::new(phase);
+            (recipe.kv_storage(), recipe.ssm_storage())
+        };
+        assert_eq!(kept(Phase::Reference), (Storage::F32, Storage::F32));
+        assert_eq!(kept(Phase::Conservative), (Storage::Bf16, Storage::F32));
+        assert_eq!(kept(Phase::Aggressive), (Storage::Bf16, Storage::F16));
+        assert_eq!(kept(Phase::Mixed), (Storage::Bf16, Storage::F16));
+        let recipe = Recipe::parse("phase = 2\nssm_state = 'f32'", "recipe.toml").unwrap();
+        assert_eq!(recipe.ssm_storage(), Storage::F32);
     }
 
     #[test]

@@ -18,11 +18,10 @@ pub enum KvCache {
 }
 
 /// Storage of scan states between steps; all but f32 are rounded stochastically.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SsmState {
     /// IEEE single precision.
-    #[default]
     F32,
     /// IEEE half precision.
     F16,
@@ -41,10 +40,6 @@ impl SsmState {
             SsmState::Bf16 => Storage::Bf16,
             SsmState::Int8 => Storage::I8,
         }
-    }
-
-    pub(super) fn is_default(&self) -> bool {
-        *self == SsmState::default()
     }
 }
 

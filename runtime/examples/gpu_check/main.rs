@@ -2,8 +2,8 @@
 //! `gpu_check KERNELS [check [only=NAME]...] [verify | bench [decode] [prefill] [parts] [context]] [phase0] [phase1] [phase2] [phase3]
 //! [states=TYPE]`. KERNELS
 //! is the folder that `compile_kernels` wrote; NAME is a part of the names of cases; `parts` shows the kernels of a mixer one by one;
-//! `context` measures decode after up to 131,072 tokens alone; `states=f16`, `bf16` or `i8` keeps scan states in that type,
-//! which are f32 otherwise; `bench` leaves phase 0 out unless it is named.
+//! `context` measures decode after up to 131,072 tokens alone; `states=f32`, `f16`, `bf16` or `i8` keeps scan states in that type,
+//! which the phase decides otherwise; `bench` leaves phase 0 out unless it is named.
 
 mod bench;
 mod check;

@@ -21,15 +21,17 @@ pub struct Scheme {
     pub head: WeightFormat,
 }
 
-/// The type in which scan states are kept: that of `states=f16` and the like, f32 if there is no such task.
-pub fn state_dtype(tasks: &[String]) -> Result<DType, String> {
-    match tasks.iter().find_map(|task| task.strip_prefix("states=")) {
-        None | Some("f32") => Ok(DType::F32),
-        Some("f16") => Ok(DType::F16),
-        Some("bf16") => Ok(DType::Bf16),
-        Some("i8") => Ok(DType::I8),
-        Some(other) => Err(format!("no states of type {other}; there are f32, f16, bf16 and i8")),
-    }
+/// The type in which scan states are kept: that of `states=f16` and the like; phases decide if there is no such task.
+pub fn state_dtype(tasks: &[String]) -> Result<Option<DType>, String> {
+    let dtype = match tasks.iter().find_map(|task| task.strip_prefix("states=")) {
+        None => return Ok(None),
+        Some("f32") => DType::F32,
+        Some("f16") => DType::F16,
+        Some("bf16") => DType::Bf16,
+        Some("i8") => DType::I8,
+        Some(other) => return Err(format!("no states of type {other}; there are f32, f16, bf16 and i8")),
+    };
+    Ok(Some(dtype))
 }
 
 /// Those whose names, without the space, are among the tasks; `others` if there are none.
@@ -105,14 +107,16 @@ fn key(format: WeightFormat) -> &'static str {
 }
 
 impl Models {
-    /// Of the formats of these schemes. `fused`: the mixer is one launch of the plan.
-    pub fn make(schemes: &[Scheme], fused: bool, ssm_dtype: DType) -> Models {
+    /// Of the formats of these schemes. `fused`: the mixer is one launch of the plan. Without `ssm_dtype`, scan states are kept as
+    /// `nemoc compile` keeps them.
+    pub fn make(schemes: &[Scheme], fused: bool, ssm_dtype: Option<DType>) -> Models {
         let of = |format| {
+            let by_phase = if matches!(format, WeightFormat::W4TwoLevel { .. }) { DType::F16 } else { DType::F32 };
             let layout = Layout {
                 fused_mixer: fused,
                 hadamard_block: (format != BF16).then_some(256),
                 kv_dtype: if format == BF16 { DType::F32 } else { DType::Bf16 },
-                ssm_dtype,
+                ssm_dtype: ssm_dtype.unwrap_or(by_phase),
                 ..Layout::of(format)
             };
             (key(format), model(&shape(), &layout, 3))
