@@ -66,7 +66,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     }
     let kernels = if output.is_some() { kernels::compile(&arguments.kernels)? } else { Vec::new() };
     let described = kernels::describe(&kernels);
-    let kernels: Vec<ExtraTensor> = kernels.into_iter().map(kernels::tensor).collect();
+    let kernels: Vec<ExtraTensor> = kernels.into_iter().flat_map(kernels::tensors).collect();
     let mut options = arguments.recipe.options()?;
     let session = if output.is_some() || chooses { calibrate(arguments, &checkpoint, &mut options)? } else { None };
     if chooses && session.is_none() {

@@ -1,6 +1,7 @@
 //! Compiles the kernels with NVRTC, NVIDIA's run-time compiler: a library, no toolkit and no GPU needed.
 //!
-//! Results are cached by content: sources, headers, target, options and NVRTC version make the key.
+//! Every template file is a program of its own for every target, and they compile in parallel. Results are cached by content:
+//! source, the headers that it includes, target, options and NVRTC version make the key.
 
 mod library;
 mod program;
@@ -9,9 +10,9 @@ mod usage;
 pub use library::NvrtcError;
 pub use usage::KernelUsage;
 
-use crate::instantiate;
-use crate::kernels::FILES;
+use crate::instantiate::{self, Program};
 use crate::target::Target;
+use rayon::iter::{ParallelBridge, ParallelIterator};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -20,15 +21,37 @@ use std::path::{Path, PathBuf};
 pub struct CompiledKernels {
     /// What for.
     pub target: Target,
+    /// One a template file.
+    pub images: Vec<KernelImage>,
+}
+
+/// The kernels of one template file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelImage {
+    /// The name of the file, without its ending.
+    pub name: &'static str,
     /// A cubin, or PTX text.
-    pub image: Vec<u8>,
-    /// Registers, shared memory and spills; empty for PTX.
-    pub usage: Vec<KernelUsage>,
+    pub bytes: Vec<u8>,
+}
+
+impl CompiledKernels {
+    /// Names and contents of the files that hold the kernels, in an artifact or a folder.
+    pub fn into_files(self) -> impl Iterator<Item = (String, Vec<u8>)> {
+        self.images.into_iter().map(move |image| (format!("{}.{}", self.target, image.name), image.bytes))
+    }
+
+    /// Registers, shared memory and spills, by name; empty for PTX.
+    pub fn usage(&self) -> Vec<KernelUsage> {
+        let mut usage: Vec<KernelUsage> = self.images.iter().flat_map(|image| usage::parse(&image.bytes)).collect();
+        usage.sort_by(|a, b| a.name.cmp(&b.name));
+        usage
+    }
 }
 
 impl runtime::cuda::KernelImages for CompiledKernels {
-    fn image(&self, target: &str) -> Option<&[u8]> {
-        (target == self.target.name()).then_some(&self.image)
+    fn images(&self, target: &str) -> Vec<&[u8]> {
+        let wanted = if target == self.target.name() { &self.images[..] } else { &[] };
+        wanted.iter().map(|image| &image.bytes[..]).collect()
     }
 }
 
@@ -52,20 +75,43 @@ impl Compiler {
 
     /// All kernels for one target.
     pub fn compile(&self, target: Target) -> Result<CompiledKernels, NvrtcError> {
-        let source = instantiate::program();
+        Ok(self.compile_all(&[target])?.swap_remove(0))
+    }
+
+    /// All kernels for each of the targets, compiled in parallel.
+    pub fn compile_all(&self, targets: &[Target]) -> Result<Vec<CompiledKernels>, NvrtcError> {
         let params = runtime::cuda::params::header();
-        let mut headers = vec![("params.cuh", params.as_str())];
-        headers.extend(FILES.iter().map(|file| (file.name, file.text)));
-        let options = options(target);
-        let key = self.key(&source, &headers, &options);
-        if let Some(image) = self.cached(key) {
-            let usage = usage::parse(&image);
-            return Ok(CompiledKernels { target, image, usage });
+        let programs = instantiate::programs();
+        let jobs = programs.iter().flat_map(|program| (0..targets.len()).map(move |target| (program, target)));
+        // A bridge hands jobs out one by one in their order, the long ones first.
+        let mut images = jobs
+            .enumerate()
+            .par_bridge()
+            .map(|(number, (program, target))| {
+                let bytes = self.image(program, &params, targets[target])?;
+                Ok((number, target, KernelImage { name: program.name, bytes }))
+            })
+            .collect::<Result<Vec<_>, NvrtcError>>()?;
+        images.sort_unstable_by_key(|(number, ..)| *number);
+        let mut compiled: Vec<CompiledKernels> =
+            targets.iter().map(|&target| CompiledKernels { target, images: Vec::new() }).collect();
+        for (_, target, image) in images {
+            compiled[target].images.push(image);
         }
-        let image = program::compile(&source, &headers, &options, target)?;
+        Ok(compiled)
+    }
+
+    fn image(&self, program: &Program, params: &str, target: Target) -> Result<Vec<u8>, NvrtcError> {
+        let mut headers = vec![("params.cuh", params)];
+        headers.extend(program.headers.iter().map(|file| (file.name, file.text)));
+        let options = options(target);
+        let key = self.key(&program.text, &headers, &options);
+        if let Some(image) = self.cached(key) {
+            return Ok(image);
+        }
+        let image = program::compile(&program.text, &headers, &options, target)?;
         self.store(key, &image);
-        let usage = usage::parse(&image);
-        Ok(CompiledKernels { target, image, usage })
+        Ok(image)
     }
 
     fn key(&self, source: &str, headers: &[(&str, &str)], options: &[String]) -> u128 {

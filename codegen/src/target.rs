@@ -36,11 +36,6 @@ impl Target {
         }
     }
 
-    /// The name of the tensor that holds its kernels in an artifact.
-    pub fn tensor_name(self) -> String {
-        format!("kernels.{}", self.name())
-    }
-
     /// Whether the result is PTX.
     pub const fn is_ptx(self) -> bool {
         matches!(self, Target::Compute80)

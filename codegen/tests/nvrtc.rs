@@ -1,35 +1,54 @@
 //! Every kernel compiles for every target without spills. Needs NVRTC, no GPU; says so and passes where it is absent.
 
-use codegen::nvrtc::{Compiler, NvrtcError};
+use codegen::instantiate::programs;
+use codegen::nvrtc::{CompiledKernels, Compiler, NvrtcError};
 use codegen::target::Target;
 use runtime::cuda::entry;
+use std::sync::OnceLock;
+use tempfile::TempDir;
 
-fn compiler() -> Option<Compiler> {
+/// Everything compiled once, and the cache that it left.
+struct Compiled {
+    kernels: Vec<CompiledKernels>,
+    compiler: Compiler,
+    cache: TempDir,
+}
+
+fn compiled() -> Option<&'static Compiled> {
+    static COMPILED: OnceLock<Option<Compiled>> = OnceLock::new();
+    COMPILED.get_or_init(compile).as_ref()
+}
+
+fn compile() -> Option<Compiled> {
     let cache = tempfile::tempdir().expect("a temporary folder");
-    match Compiler::open(Some(cache.path())) {
-        Ok(compiler) => Some(compiler),
+    let compiler = match Compiler::open(Some(cache.path())) {
+        Ok(compiler) => compiler,
         Err(NvrtcError::NotFound) => {
             eprintln!("skipped: NVRTC is not installed");
-            None
+            return None;
         }
         Err(error) => panic!("{error}"),
-    }
+    };
+    let kernels = compiler.compile_all(&Target::ALL).unwrap_or_else(|error| panic!("{error}"));
+    Some(Compiled { kernels, compiler, cache })
 }
 
 #[test]
 fn every_kernel_compiles_for_every_target_and_none_spills() {
-    let Some(compiler) = compiler() else { return };
-    for target in Target::ALL {
-        let kernels = compiler.compile(target).unwrap_or_else(|error| panic!("{error}"));
+    let Some(Compiled { kernels, .. }) = compiled() else { return };
+    assert_eq!(kernels.iter().map(|kernels| kernels.target).collect::<Vec<_>>(), Target::ALL);
+    for kernels in kernels {
+        let target = kernels.target;
         if target.is_ptx() {
-            assert!(kernels.image.starts_with(b"//"));
+            assert!(kernels.images.iter().all(|image| image.bytes.starts_with(b"//")));
             continue;
         }
-        assert_eq!(kernels.usage.len(), entry::ALL.len(), "{target}");
-        for kernel in &kernels.usage {
+        let usage = kernels.usage();
+        assert_eq!(usage.len(), entry::ALL.len(), "{target}");
+        for kernel in &usage {
             println!("{target} {kernel:?}");
         }
-        for kernel in &kernels.usage {
+        for kernel in &usage {
             assert!(kernel.registers > 0, "{target}: {kernel:?}");
             assert_eq!(kernel.local_bytes, 0, "{target}: {kernel:?}");
         }
@@ -38,16 +57,19 @@ fn every_kernel_compiles_for_every_target_and_none_spills() {
 
 #[test]
 fn a_second_compilation_comes_from_the_cache() {
-    let cache = tempfile::tempdir().unwrap();
-    let Ok(compiler) = Compiler::open(Some(cache.path())) else {
-        eprintln!("skipped: NVRTC is not installed");
-        return;
-    };
-    let first = compiler.compile(Target::Sm89).unwrap();
-    let files: Vec<_> = std::fs::read_dir(cache.path()).unwrap().collect();
-    assert_eq!(files.len(), 1);
-    std::fs::write(files[0].as_ref().unwrap().path(), b"from the cache").unwrap();
+    let Some(Compiled { kernels, compiler, cache }) = compiled() else { return };
+    let files: Vec<_> = std::fs::read_dir(cache.path()).unwrap().map(|file| file.unwrap().path()).collect();
+    assert_eq!(files.len(), programs().len() * Target::ALL.len());
+    for file in files {
+        let mut image = std::fs::read(&file).unwrap();
+        image.extend(b"from the cache");
+        std::fs::write(&file, image).unwrap();
+    }
+    let first = kernels.iter().find(|kernels| kernels.target == Target::Sm89).unwrap();
     let second = compiler.compile(Target::Sm89).unwrap();
-    assert_ne!(first.image, second.image);
-    assert_eq!(second.image, b"from the cache");
+    assert_eq!(first.images.len(), second.images.len());
+    for (first, second) in first.images.iter().zip(&second.images) {
+        assert_eq!(first.name, second.name);
+        assert_eq!([&first.bytes[..], b"from the cache"].concat(), second.bytes, "{}", first.name);
+    }
 }

@@ -4,6 +4,7 @@ use crate::failure::Failure;
 use codegen::nvrtc::{CompiledKernels, Compiler, NvrtcError, default_cache};
 use codegen::target::Target;
 use codegen::weights::ExtraTensor;
+use runtime::artifact::KERNELS_PREFIX;
 
 /// What the user asked for.
 enum Wanted {
@@ -25,7 +26,7 @@ pub fn compile(names: &[String]) -> Result<Vec<CompiledKernels>, Failure> {
         Err(NvrtcError::NotFound) if !required => return Ok(Vec::new()),
         compiler => compiler?,
     };
-    targets.into_iter().map(|target| Ok(compiler.compile(target)?)).collect()
+    Ok(compiler.compile_all(&targets)?)
 }
 
 fn wanted(names: &[String]) -> Result<Wanted, Failure> {
@@ -38,9 +39,9 @@ fn wanted(names: &[String]) -> Result<Wanted, Failure> {
     })
 }
 
-/// As a tensor of the artifact.
-pub fn tensor(kernels: CompiledKernels) -> ExtraTensor {
-    ExtraTensor::file(kernels.target.tensor_name(), kernels.image)
+/// As tensors of the artifact.
+pub fn tensors(kernels: CompiledKernels) -> impl Iterator<Item = ExtraTensor> {
+    kernels.into_files().map(|(name, bytes)| ExtraTensor::file(format!("{KERNELS_PREFIX}{name}"), bytes))
 }
 
 /// For people.

@@ -12,16 +12,16 @@ mod rings;
 mod sums;
 mod verify;
 
-use runtime::cuda::KernelImages;
-use std::collections::HashMap;
+use runtime::cuda::{KernelImages, holds_kernels_for};
+use std::collections::BTreeMap;
 use std::error::Error;
 
 /// Compiled kernels read from a folder.
-struct Folder(HashMap<String, Vec<u8>>);
+struct Folder(BTreeMap<String, Vec<u8>>);
 
 impl Folder {
     fn read(path: &str) -> std::io::Result<Folder> {
-        let mut images = HashMap::new();
+        let mut images = BTreeMap::new();
         for file in std::fs::read_dir(path)? {
             let file = file?;
             images.insert(file.file_name().to_string_lossy().into_owned(), std::fs::read(file.path())?);
@@ -31,8 +31,8 @@ impl Folder {
 }
 
 impl KernelImages for Folder {
-    fn image(&self, target: &str) -> Option<&[u8]> {
-        self.0.get(target).map(Vec::as_slice)
+    fn images(&self, target: &str) -> Vec<&[u8]> {
+        self.0.iter().filter(|(name, _)| holds_kernels_for(name, target)).map(|(_, image)| &image[..]).collect()
     }
 }
 

@@ -9,8 +9,8 @@
 //! - `__metadata__` (string to string): `format` = `nemo`; `nemo.version`; `nemo.plan`, the [`Plan`] as JSON;
 //!   `nemo.recipe`, what the user asked for; `nemo.provenance`, a [`Provenance`] as JSON; other keys are free.
 //! - Tensors: the weights, under the names that the plan gives; `tokenizer.json`, `tokenizer_config.json` and
-//!   `generation_config.json` (u8, each optional); `kernels.TARGET` (u8), compiled kernels; and last
-//!   `nemo.checksums` (u8), the [`Checksums`] of everything else.
+//!   `generation_config.json` (u8, each optional); `kernels.TARGET.TEMPLATE` (u8), the kernels of one template compiled for
+//!   one target (version 1: `kernels.TARGET`, all of them); and last `nemo.checksums` (u8), the [`Checksums`] of everything else.
 //!
 //! Any safetensors tool lists such a file. [`Artifact::open`] trusts nothing in it.
 
@@ -34,7 +34,7 @@ pub use open::{Artifact, Verify};
 use crate::plan::Plan;
 
 /// The artifact version this build writes and the newest it reads.
-pub const ARTIFACT_VERSION: u32 = 1;
+pub const ARTIFACT_VERSION: u32 = 2;
 
 /// Name of the tensor that holds the [`Checksums`].
 pub const CHECKSUMS_TENSOR: &str = "nemo.checksums";
@@ -42,7 +42,7 @@ pub const CHECKSUMS_TENSOR: &str = "nemo.checksums";
 /// Name of the tensor that holds the tokenizer.
 pub const TOKENIZER_TENSOR: &str = "tokenizer.json";
 
-/// Begins the names of the tensors that hold compiled kernels; the target follows, for example `sm_89`.
+/// Begins the names of the tensors that hold compiled kernels; the target and the template follow, for example `sm_89.embed`.
 pub const KERNELS_PREFIX: &str = "kernels.";
 
 /// Tensor data begins at a multiple of this many bytes of the file.

@@ -119,7 +119,7 @@ impl Artifact {
         self.file(TOKENIZER_TENSOR)
     }
 
-    /// The bytes of a stored file, for example `generation_config.json` or `kernels.sm_89`.
+    /// The bytes of a stored file, for example `generation_config.json` or `kernels.sm_89.embed`.
     pub fn file(&self, name: &str) -> Option<&[u8]> {
         self.tensor(name).map(|view| view.bytes)
     }

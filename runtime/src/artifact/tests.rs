@@ -222,10 +222,10 @@ fn refuses_other_files() {
 #[test]
 fn refuses_a_future_version_by_number() {
     let error = open(&build_with(|map| {
-        map.insert("nemo.version".into(), "2".into());
+        map.insert("nemo.version".into(), "3".into());
     }))
     .unwrap_err();
-    assert!(error.to_string().starts_with("the artifact has version 2, this build reads up to 1"), "{error}");
+    assert!(error.to_string().starts_with("the artifact has version 3, this build reads up to 2"), "{error}");
 
     let mut newer = plan();
     newer.version = PLAN_VERSION + 1;

@@ -11,8 +11,13 @@ use std::mem::zeroed;
 
 /// Finds compiled kernels by target, for example `sm_90a` or `compute_80`.
 pub trait KernelImages {
-    /// A cubin, or PTX for `compute_80`.
-    fn image(&self, target: &str) -> Option<&[u8]>;
+    /// Cubins, or PTX for `compute_80`; together they hold every kernel. None where there are none for this target.
+    fn images(&self, target: &str) -> Vec<&[u8]>;
+}
+
+/// Whether what has this name holds kernels for the target: `sm_90a.embed` those of one template, `sm_90a` all of them.
+pub fn holds_kernels_for(name: &str, target: &str) -> bool {
+    name.strip_prefix(target).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// The PTX that any later GPU can run.
@@ -61,7 +66,7 @@ impl Grid {
 pub(super) struct Kernels {
     functions: HashMap<&'static str, sys::CUfunction>,
     used: RefCell<BTreeSet<&'static str>>,
-    _module: Module,
+    _modules: Vec<Module>,
     /// What was loaded.
     pub(super) target: &'static str,
     /// Why nothing better was, for people.
@@ -74,12 +79,14 @@ pub(super) struct Kernels {
 
 impl Kernels {
     pub(super) fn load(gpu: &Gpu, images: &dyn KernelImages) -> Result<Kernels, DeviceError> {
-        let Loaded { module, target, passed_over } = load_module(gpu, images)?;
+        let Loaded { modules, target, passed_over } = load_modules(gpu, images)?;
         let mut functions = HashMap::new();
         for entry in entry::ALL {
-            let function = module.function(&entry.symbol()).map_err(|_| DeviceError::Backend {
+            let symbol = entry.symbol();
+            let function = modules.iter().find_map(|module| module.function(&symbol).ok());
+            let function = function.ok_or_else(|| DeviceError::Backend {
                 device: "CUDA".to_owned(),
-                message: format!("the compiled kernels lack {}", entry.symbol()),
+                message: format!("the compiled kernels lack {symbol}"),
                 help: "the artifact was written by another version of nemoc; compile the model again".to_owned(),
             })?;
             functions.insert(entry.name, function);
@@ -90,7 +97,7 @@ impl Kernels {
         }
         let used = RefCell::default();
         let (hopper, warpgroups) = (gpu.capability.0 >= 9 && target != FALLBACK, target == "sm_90a");
-        Ok(Kernels { functions, used, _module: module, target, passed_over, hopper, warpgroups })
+        Ok(Kernels { functions, used, _modules: modules, target, passed_over, hopper, warpgroups })
     }
 
     /// What was loaded, and why nothing better.
@@ -181,15 +188,15 @@ fn cluster(blocks: u32) -> sys::CUlaunchAttribute {
     attribute
 }
 
-/// A module, and what was tried before it.
+/// Modules, and what was tried before them.
 #[derive(Debug, PartialEq, Eq)]
 struct Loaded<M> {
-    module: M,
+    modules: Vec<M>,
     target: &'static str,
     passed_over: Vec<String>,
 }
 
-fn load_module(gpu: &Gpu, images: &dyn KernelImages) -> Result<Loaded<Module>, DeviceError> {
+fn load_modules(gpu: &Gpu, images: &dyn KernelImages) -> Result<Loaded<Module>, DeviceError> {
     load_best(gpu.capability, images, |image| Module::load(image).map_err(describe)).map_err(|reasons| {
         let (major, minor) = gpu.capability;
         DeviceError::Backend {
@@ -201,7 +208,7 @@ fn load_module(gpu: &Gpu, images: &dyn KernelImages) -> Result<Loaded<Module>, D
     })
 }
 
-/// The cubin for this GPU, else the PTX that its driver compiles; or why neither.
+/// The cubins for this GPU, else the PTX that its driver compiles; or why neither.
 fn load_best<M>(
     capability: (u32, u32),
     images: &dyn KernelImages,
@@ -209,9 +216,12 @@ fn load_best<M>(
 ) -> Result<Loaded<M>, Vec<String>> {
     let mut passed_over = Vec::new();
     for target in target_of(capability).into_iter().chain([FALLBACK]) {
-        let image = images.image(target).ok_or_else(|| "not in the artifact".to_owned());
-        match image.and_then(&load) {
-            Ok(module) => return Ok(Loaded { module, target, passed_over }),
+        let modules = match &images.images(target)[..] {
+            [] => Err("not in the artifact".to_owned()),
+            found => found.iter().map(|image| load(image)).collect(),
+        };
+        match modules {
+            Ok(modules) => return Ok(Loaded { modules, target, passed_over }),
             Err(reason) => passed_over.push(format!("{target}: {reason}")),
         }
     }
@@ -256,13 +266,21 @@ mod tests {
     struct Images(&'static [&'static str]);
 
     impl KernelImages for Images {
-        fn image(&self, target: &str) -> Option<&[u8]> {
-            self.0.iter().find(|name| **name == target).map(|name| name.as_bytes())
+        fn images(&self, target: &str) -> Vec<&[u8]> {
+            let held = self.0.iter().filter(|name| holds_kernels_for(name, target));
+            held.map(|name| name.as_bytes()).collect()
         }
     }
 
-    fn load(capability: (u32, u32), images: &'static [&'static str], refused: &str) -> Result<Loaded<()>, Vec<String>> {
-        let load = |image: &[u8]| if image == refused.as_bytes() { Err("too new".to_owned()) } else { Ok(()) };
+    fn load(
+        capability: (u32, u32),
+        images: &'static [&'static str],
+        refused: &str,
+    ) -> Result<Loaded<String>, Vec<String>> {
+        let load = |image: &[u8]| match std::str::from_utf8(image).unwrap() {
+            image if image == refused => Err("too new".to_owned()),
+            image => Ok(image.to_owned()),
+        };
         load_best(capability, &Images(images), load)
     }
 
@@ -270,6 +288,17 @@ mod tests {
     fn takes_the_cubin_of_the_gpu() {
         let loaded = load((9, 0), &["sm_80", "sm_90a", "compute_80"], "").unwrap();
         assert_eq!((loaded.target, loaded.passed_over.len()), ("sm_90a", 0));
+    }
+
+    #[test]
+    fn loads_every_image_of_the_target_or_none() {
+        let all: &[&str] = &["sm_90.embed", "sm_90a.embed", "sm_90a.rows", "compute_80"];
+        assert_eq!(load((9, 0), all, "").unwrap().modules, ["sm_90a.embed", "sm_90a.rows"]);
+        let loaded = load((9, 0), all, "sm_90a.rows").unwrap();
+        assert_eq!(
+            (&loaded.modules[..], loaded.passed_over),
+            (&["compute_80".to_owned()][..], vec!["sm_90a: too new".to_owned()])
+        );
     }
 
     #[test]

@@ -42,7 +42,7 @@ mod weights;
 pub use device::{Device, Options};
 pub use driver::find_gpus;
 pub use expansion::expansion_bytes;
-pub use kernels::KernelImages;
+pub use kernels::{KernelImages, holds_kernels_for};
 pub use launches::Launches;
 pub use machine::{Machine, kernel_target};
 pub use measure::{LaunchTime, Product};

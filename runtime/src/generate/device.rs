@@ -48,8 +48,10 @@ impl DeviceChoice {
 }
 
 impl KernelImages for Artifact {
-    fn image(&self, target: &str) -> Option<&[u8]> {
-        self.file(&format!("{}{target}", artifact::KERNELS_PREFIX))
+    fn images(&self, target: &str) -> Vec<&[u8]> {
+        let kernels =
+            self.tensors().filter_map(|(name, view)| Some((name.strip_prefix(artifact::KERNELS_PREFIX)?, view)));
+        kernels.filter(|(name, _)| cuda::holds_kernels_for(name, target)).map(|(_, view)| view.bytes).collect()
     }
 }
 
