@@ -278,10 +278,9 @@ template <class Math, class Input> DEVICE void run(const LinearParams &p, Input 
     input.init();
     barrier_init_fence();
   }
-  if (Input::CLUSTERED)
-    cluster_barrier();
-  else
-    __syncthreads();
+  // Blocks of a cluster meet before they multiply: what requests need not wait for that.
+  if (Input::CLUSTERED) cluster_arrive();
+  __syncthreads();
   if (warp_id() == WARPS)
     produce<Math::DRAWS, Math::DEALT>(p, shared, group_scales);
   else if constexpr (Math::WHOLE_ROWS)

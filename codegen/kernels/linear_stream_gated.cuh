@@ -5,12 +5,12 @@
 //
 // - A block makes an equal part of the row, in registers: a warp takes 256 columns, a lane eight consecutive ones, so that
 //   three steps of a rotation are in the lane and five across lanes. Wider rotations exchange columns in shared memory.
-// - Peaks, then 8-bit columns, are stored into the shared memory of the other blocks (st.async), each of which waits for
+// - Peaks of warps, then 8-bit columns, are stored into the shared memory of the other blocks (st.async), each of which waits for
 //   the whole row to arrive.
 // - The first cluster also stores the row, for whoever else reads it. A linear of no tiles is the prologue alone.
 // - The windows of the convolution move on behind the last tile.
 //
-// Supports parts of whole groups of the norm, which are whole pieces of 256 columns; up to GATED_TURNS * WARPS pieces a part.
+// Supports parts of whole groups of the norm, which are whole pieces of 256 columns; up to TURNS * WARPS pieces a part.
 #pragma once
 #include "conv1d.cuh"
 #include "hadamard.cuh"
@@ -22,16 +22,16 @@ namespace stream {
 
 struct alignas(16) GatedShared {
   u64 peaks_there, row_there;
-  float peaks[GATED_CLUSTER];
-  float warp_peaks[WARPS];
+  float peaks[GATED_CLUSTER * WARPS];
   float sums[GATED_TURNS * WARPS];
   float x_scale;
 };
 static_assert(sizeof(GatedShared) == GATED_SHARED_BYTES, "the host reserves as much");
 
-struct Gated {
+template <u32 TURNS> struct Gated {
   static constexpr bool CLUSTERED = true;
-  static constexpr u32 TURNS = GATED_TURNS, PIECE = 256;
+  static constexpr u32 PIECE = 256;
+  static_assert(TURNS <= GATED_TURNS, "sums have room for as many");
   const GatedStepParams &p;
   GatedShared &shared;
   u8 *x;
@@ -58,10 +58,11 @@ struct Gated {
   DEVICE void init() {
     barrier_init(&shared.peaks_there, 1);
     barrier_init(&shared.row_there, 1);
-    barrier_arrive_expect(&shared.peaks_there, GATED_CLUSTER * 4);
+    barrier_arrive_expect(&shared.peaks_there, sizeof(shared.peaks));
     barrier_arrive_expect(&shared.row_there, p.norm.emit.n);
   }
 
+  // Ends when all blocks of the cluster have begun, as what they store into each other asks for.
   DEVICE void begin() {
 #pragma unroll
     for (u32 t = 0; t < TURNS; t++) {
@@ -69,6 +70,7 @@ struct Gated {
       for (u32 r = 0; r < 8; r++) weight[t][r] = 1.0f;
       if (p.norm.weight && there(t)) load8<DTYPE_F32>(p.norm.weight, first + column(t), weight[t]);
     }
+    cluster_wait();
   }
 
   // `x * silu(z)`, and the sums of squares of its pieces.
@@ -158,19 +160,11 @@ struct Gated {
       for (u32 r = 0; r < 8; r++)
         if (there(t)) most = fmaxf(most, fabsf(v[t][r]));
     most = warp_max(most);
-    if (lane_id() == 0) shared.warp_peaks[warp_id()] = most;
-    consumers_barrier();
-    if (threadIdx.x < GATED_CLUSTER) {
-      most = 0.0f;
-#pragma unroll
-      for (u32 w = 0; w < WARPS; w++) most = fmaxf(most, shared.warp_peaks[w]);
-      store_remote(threadIdx.x, &shared.peaks[cluster_rank()], __float_as_uint(most), &shared.peaks_there);
-    }
+    if (lane_id() < GATED_CLUSTER)
+      store_remote(lane_id(), &shared.peaks[cluster_rank() * WARPS + warp_id()], __float_as_uint(most), &shared.peaks_there);
     barrier_wait_cluster(&shared.peaks_there, 0);
-    most = 0.0f;
-#pragma unroll
-    for (u32 i = 0; i < GATED_CLUSTER; i++) most = fmaxf(most, shared.peaks[i]);
-    return most;
+    static_assert(GATED_CLUSTER * WARPS == WARP, "a lane takes one");
+    return warp_max(shared.peaks[lane_id()]);
   }
 
   DEVICE void finish() {
@@ -204,11 +198,11 @@ struct Gated {
 
 #endif
 
-DEVICE void linear_stream_gated(const GatedLinearParams &p) {
+template <u32 TURNS> DEVICE void linear_stream_gated(const GatedLinearParams &p) {
 #if __CUDA_ARCH__ >= 900
   using namespace stream;
   typedef DotProducts<1, false> Math;
   extern __shared__ __align__(128) u8 dynamic[];
-  run<Math>(p.linear, Gated(p.gated, dynamic + sizeof(Shared) + sizeof(Partials<1>)));
+  run<Math>(p.linear, Gated<TURNS>(p.gated, dynamic + sizeof(Shared) + sizeof(Partials<1>)));
 #endif
 }

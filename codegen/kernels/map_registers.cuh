@@ -4,11 +4,13 @@
 //
 // - A warp takes a block of 256, a lane eight consecutive columns of it: 32-byte loads, three steps of the transform in the
 //   lane and five across lanes, 8-byte stores.
-// - All blocks of a warp are loaded before the first is transformed.
-// - Its blocks have so few threads and registers that they fit an SM beside the linear that makes their row, and are there
-//   when it ends. Those of a cluster exchange peaks as in cluster_peaks.cuh.
+// - All blocks of a warp are loaded before the first is transformed. Of few rows a warp has one, so that there is little code: it
+//   has left the caches of instructions since the layer before.
+// - Such a kernel has so few registers that it fits an SM beside the linear that makes its row, and is there
+//   when that ends. Blocks of a cluster exchange peaks as in cluster_peaks.cuh.
 //
-// Supports multiples of 8 columns, up to WARPS * TURNS blocks of 256 columns a block of threads.
+// Supports multiples of 8 columns, up to WARPS * TURNS blocks of 256 columns a block of threads. Blocks of a cluster take turns at
+// them, so that parts need not be equal.
 #pragma once
 #include "cluster_peaks.cuh"
 #include "emit.cuh"
@@ -28,22 +30,21 @@ DEVICE void transform(float (&v)[8]) {
 template <bool ROTATED, u32 WARPS, u32 TURNS> DEVICE void map_registers_row(const MapParams &p) {
   using namespace map_registers;
   __shared__ ClusterPeaks<WARPS> peaks;
-  RowPart part(p.emit.n);
   const Emit &e = p.emit;
-  u32 mine = warp_id() * BLOCK + lane_id() * 8;
-  constexpr u32 STEP = WARPS * BLOCK;
-  if (e.format != EMIT_FLOAT && cluster_size() > 1) peaks.init();
+  u32 size = cluster_size(), row = blockIdx.x / size;
+  u32 mine = (warp_id() * size + cluster_rank()) * BLOCK + lane_id() * 8, step = WARPS * size * BLOCK;
+  if (e.format != EMIT_FLOAT && size > 1) peaks.init();
   pdl_launch_dependents();
   pdl_wait();
-  const float *x = p.x + part.at(e.n, 0);
+  const float *x = p.x + (u64)row * e.n;
   float v[TURNS][8];
 #pragma unroll
   for (u32 t = 0; t < TURNS; t++)
-    if (mine + t * STEP < part.n) load8<DTYPE_F32>(x, mine + t * STEP, v[t]);
+    if (mine + t * step < e.n) load8<DTYPE_F32>(x, mine + t * step, v[t]);
   float peak = 0.0f;
 #pragma unroll
   for (u32 t = 0; t < TURNS; t++) {
-    if (mine + t * STEP >= part.n) continue;
+    if (mine + t * step >= e.n) continue;
 #pragma unroll
     for (u32 r = 0; r < 8; r++) {
       float positive = fmaxf(v[t][r], 0.0f);
@@ -54,22 +55,22 @@ template <bool ROTATED, u32 WARPS, u32 TURNS> DEVICE void map_registers_row(cons
     for (u32 r = 0; r < 8; r++) peak = fmaxf(peak, fabsf(v[t][r]));
   }
   if (e.format == EMIT_FLOAT) {
-    float *out = (float *)e.out + part.at(e.n, 0);
+    float *out = (float *)e.out + (u64)row * e.n;
 #pragma unroll
     for (u32 t = 0; t < TURNS; t++) {
-      if (mine + t * STEP >= part.n) continue;
-      float4 *to = (float4 *)(out + mine + t * STEP);
+      if (mine + t * step >= e.n) continue;
+      float4 *to = (float4 *)(out + mine + t * step);
       to[0] = make_float4(v[t][0], v[t][1], v[t][2], v[t][3]);
       to[1] = make_float4(v[t][4], v[t][5], v[t][6], v[t][7]);
     }
     return;
   }
   Quantizer quantizer(peaks.most(peak), e.format == EMIT_U8);
-  if (threadIdx.x == 0 && part.begin == 0) e.out_scale[part.row] = quantizer.scale();
-  u8 *out = (u8 *)e.out + part.at(e.n_padded, 0);
+  if (threadIdx.x == 0 && cluster_rank() == 0) e.out_scale[row] = quantizer.scale();
+  u8 *out = (u8 *)e.out + (u64)row * e.n_padded;
 #pragma unroll
   for (u32 t = 0; t < TURNS; t++) {
-    if (mine + t * STEP >= part.n) continue;
-    *(uint2 *)(out + mine + t * STEP) = quantizer.pack(v[t]);
+    if (mine + t * step >= e.n) continue;
+    *(uint2 *)(out + mine + t * step) = quantizer.pack(v[t]);
   }
 }

@@ -4,30 +4,39 @@
 //
 // A block convolves the columns that its rows of the state need: B, C and its part of x, a few channels a thread. Blocks that
 // share B and C do the same for themselves, so nobody can move the window on: gated_rms_norm_step does.
+//
+// Whatever is loaded is on its way before the first of it is used: one latency of the memory, not one a channel.
 #pragma once
 #include "ssm_scan.cuh"
 
 namespace scan {
 
-// What the window adds to a channel, before the launch before has finished. As conv1d adds: the newest comes last.
+// What a channel is convolved with but for its newest value. As conv1d adds: the newest comes last.
 struct Channel {
-  float sum, weight;
+  static constexpr u32 KEPT = 3; // taps before the newest that nobody waits for yet
+  float sum, w[KEPT], seen[KEPT], newest_w;
 
   DEVICE void load(const Conv1dParams &p, const float *state, u32 c) {
     u32 back = p.taps - 1;
-    float w[CONV_MAX_TAPS - 1], seen[CONV_MAX_TAPS - 1];
-#pragma unroll
-    for (u32 j = 0; j < CONV_MAX_TAPS - 1; j++) {
-      w[j] = j < back ? p.weight[(u64)c * p.taps + j] : 0.0f;
-      seen[j] = j < back ? state[(u64)c * back + j] : 0.0f;
-    }
-    weight = p.weight[(u64)c * p.taps + back];
+    const float *weights = p.weight + (u64)c * p.taps, *window = state + (u64)c * back;
+    newest_w = weights[back];
     sum = p.bias ? p.bias[c] : 0.0f;
 #pragma unroll
-    for (u32 j = 0; j < CONV_MAX_TAPS - 1; j++) sum = fmaf(w[j], seen[j], sum);
+    for (u32 k = 0; k < KEPT; k++) {
+      bool there = k < back;
+      w[k] = there ? weights[(int)(back - 1 - k)] : 0.0f;
+      seen[k] = there ? window[(int)(back - 1 - k)] : 0.0f;
+    }
+#pragma unroll 1
+    for (u32 j = 0; j + KEPT < back; j++) sum = fmaf(weights[j], window[j], sum);
   }
 
-  DEVICE float convolve(float newest) const { return silu(fmaf(weight, newest, sum)); }
+  DEVICE float convolve(float newest) const {
+    float y = sum;
+#pragma unroll
+    for (u32 k = KEPT; k-- > 0;) y = fmaf(w[k], seen[k], y);
+    return silu(fmaf(newest_w, newest, y));
+  }
 };
 
 // Columns a block convolves: B, C, then `rows` of x.
@@ -65,18 +74,21 @@ template <int J, bool NARROW> DEVICE void ssm_scan_step(const ScanStepParams &q)
     u32 at = i * THREADS + threadIdx.x;
     if (at < columns.count()) channels[i].load(q.conv, window, columns.channel(at));
   }
-  float a = -expf(p.a_log[head]), d = p.d[head], bias = p.dt_bias[head];
-  kept::Noise<8, NARROW, J> noise(state, head * p.head_dim + row,
-                                  NARROW ? kept::step_key(p.state_seed, p.batch.seq_pos[sequence] + 1) : 0);
+  float a_log = p.a_log[head], d = p.d[head], bias = p.dt_bias[head];
+  u32 key = NARROW ? kept::step_key(p.state_seed, p.batch.seq_pos[sequence] + 1) : 0;
   pdl_wait();
-  float raw = p.dt[(u64)sequence * p.heads + head];
+  float raw = p.dt[(u64)sequence * p.heads + head], newest[TURNS];
 #pragma unroll
   for (u32 i = 0; i < TURNS; i++) {
     u32 at = i * THREADS + threadIdx.x;
-    if (at < columns.count()) {
-      float newest = q.conv.x[(u64)sequence * q.conv.channels + columns.channel(at)];
-      convolved[at] = channels[i].convolve(newest);
-    }
+    if (at < columns.count()) newest[i] = q.conv.x[(u64)sequence * q.conv.channels + columns.channel(at)];
+  }
+  float a = -expf(a_log);
+  kept::Noise<8, NARROW, J> noise(state, head * p.head_dim + row, key);
+#pragma unroll
+  for (u32 i = 0; i < TURNS; i++) {
+    u32 at = i * THREADS + threadIdx.x;
+    if (at < columns.count()) convolved[at] = channels[i].convolve(newest[i]);
   }
   __syncthreads();
   float4 s[J], b[J], c[J];

@@ -103,8 +103,8 @@ pub const KERNELS: &[KernelRow] = table! {
     "map_registers.cuh", "MapParams" {
         MAP_PLAIN => "map_registers_row<false, MAP_ROW_WARPS, MAP_ROW_TURNS>";
         MAP_ROTATED => "map_registers_row<true, MAP_ROW_WARPS, MAP_ROW_TURNS>";
-        MAP_PART_PLAIN => "map_registers_row<false, MAP_PART_WARPS, MAP_PART_TURNS>";
-        MAP_PART_ROTATED => "map_registers_row<true, MAP_PART_WARPS, MAP_PART_TURNS>";
+        MAP_PART_PLAIN => "map_registers_row<false, MAP_PART_WARPS, 1>";
+        MAP_PART_ROTATED => "map_registers_row<true, MAP_PART_WARPS, 1>";
     }
     "rows.cuh", "GatedNormParams" { GATED_RMS_NORM => "gated_rms_norm"; }
     "gated_norm_1024.cuh", "GatedNormParams" { GATED_RMS_NORM_1024 => "gated_rms_norm_1024"; }
@@ -237,7 +237,10 @@ pub const KERNELS: &[KernelRow] = table! {
     }
     "linear_expand.cuh", "ExpandParams" { EXPAND => "linear_expand"; }
     "linear_stream_norm.cuh", "NormLinearParams" { DOT_NORM_1 => "linear_stream_norm"; }
-    "linear_stream_gated.cuh", "GatedLinearParams" { DOT_GATED_1 => "linear_stream_gated"; }
+    "linear_stream_gated.cuh", "GatedLinearParams" {
+        DOT_GATED_1 => "linear_stream_gated<1>";
+        DOT_GATED_1_WIDE => "linear_stream_gated<GATED_TURNS>";
+    }
     "argmax.cuh", "ArgmaxParams" { ARGMAX => "argmax"; }
     "int8_peak.cuh", "AddParams" { INT8_PEAK => "int8_peak"; }
     "linear_scalar.cuh", "LinearParams" {

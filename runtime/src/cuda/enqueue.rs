@@ -8,7 +8,7 @@ use super::kernels::{Grid, Kernels};
 use super::params::{
     CONV_CHUNK, Conv1dParams, DTYPE_F32, ExpandParams, FORMAT_W8, GATED_CLUSTER, GatedLinearParams, GatedNormParams,
     GatedStepParams, LONG_SCAN_WARPS, LinearParams, MANY_TILE_ROWS, MANY_TOKENS, NormLinearParams, SCAN_WARPS,
-    STREAM_MAX_GROUPS, STREAM_SCALE_STAGES, ScanStepParams, SsmScanParams,
+    STREAM_MAX_GROUPS, STREAM_SCALE_STAGES, STREAM_WARPS, ScanStepParams, SsmScanParams,
 };
 use super::program::{MixerOp, Op, RowCount};
 use super::weights::{self, Before, FEW_ROWS, FewRows, LinearOp, WideOp, with_tiles};
@@ -183,8 +183,9 @@ impl Queue<'_> {
                 self.launch(entry::DOT_NORM_1, grid, &NormLinearParams { norm, linear })
             }
             Before::Gated(gated) => {
-                let grid = self.cluster_grid(entry::DOT_GATED_1, smem, &linear)?;
-                self.launch(entry::DOT_GATED_1, grid, &GatedLinearParams { gated, linear })
+                let entry = gated_entry(gated.norm.emit.n);
+                let grid = self.cluster_grid(entry, smem, &linear)?;
+                self.launch(entry, grid, &GatedLinearParams { gated, linear })
             }
         }
     }
@@ -315,6 +316,12 @@ fn wide_from(wide: &WideOp) -> usize {
 
 fn stream_smem(params: &LinearParams, tokens: u32) -> u32 {
     entry::stream_smem_bytes(tokens) + STREAM_SCALE_STAGES * params.scale_bytes
+}
+
+/// Less code where a warp has one piece of a row of `n` columns: it comes from L2 in every layer.
+fn gated_entry(n: u32) -> Entry {
+    let pieces = n / GATED_CLUSTER / 256;
+    if pieces <= STREAM_WARPS { entry::DOT_GATED_1 } else { entry::DOT_GATED_1_WIDE }
 }
 
 fn row_linear_smem(before: &Before, params: &LinearParams) -> u32 {

@@ -88,9 +88,9 @@ entries! {
     /// Activation and quantization of a row in registers.
     MAP_PLAIN = "map_plain", MAP_ROW_WARPS * 32, 1, all_shared;
     /// As `MAP_ROTATED`, of a part of a row.
-    MAP_PART_ROTATED = "map_part_rotated", MAP_PART_WARPS * 32, 4, all_shared;
+    MAP_PART_ROTATED = "map_part_rotated", MAP_PART_WARPS * 32, 5, all_shared;
     /// As `MAP_PLAIN`, of a part of a row.
-    MAP_PART_PLAIN = "map_part_plain", MAP_PART_WARPS * 32, 4, all_shared;
+    MAP_PART_PLAIN = "map_part_plain", MAP_PART_WARPS * 32, 5, all_shared;
     /// Gated group RMSNorm and emit.
     GATED_RMS_NORM = "gated_rms_norm", 512, 1, all_shared;
     /// Gated RMSNorm of groups of 1024 columns and emit, many rows.
@@ -251,6 +251,8 @@ entries! {
     DOT_NORM_1 = "linear_stream_dot_norm_1", STREAM_THREADS, 2, all_shared;
     /// One row that is gated, normalized in groups, rotated and quantized first.
     DOT_GATED_1 = "linear_stream_dot_gated_1", STREAM_THREADS, 2, all_shared;
+    /// The same of a wider row.
+    DOT_GATED_1_WIDE = "linear_stream_dot_gated_1_wide", STREAM_THREADS, 2, all_shared;
     /// Up to 2 rows.
     DOT_2_I8 = "linear_stream_dot_2_i8", STREAM_THREADS, 2, all_shared;
     /// Unsigned activations.

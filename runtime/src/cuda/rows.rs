@@ -1,11 +1,11 @@
 //! Kernels that make rows of rows: norms, activations, quantization.
 
 use super::enqueue::Queue;
-use super::entry;
+use super::entry::{self, Entry};
 use super::kernels::Grid;
 use super::params::{
-    EMIT_FLOAT, Emit, MAP_PART_TURNS, MAP_PART_WARPS, MAP_ROW_TURNS, MAP_ROW_WARPS, MapParams, NORM_PART_TURNS,
-    NORM_PART_WARPS, RmsNormParams,
+    EMIT_FLOAT, Emit, MAP_PART_WARPS, MAP_ROW_TURNS, MAP_ROW_WARPS, MapParams, NORM_PART_TURNS, NORM_PART_WARPS,
+    RmsNormParams,
 };
 use super::program::RowCount;
 use crate::device::DeviceError;
@@ -15,6 +15,8 @@ use crate::plan::Rows;
 const CLUSTER_ROWS: usize = 64;
 /// Columns of a row that a warp of a norm adds up.
 const NORM_PIECE: u32 = 128;
+/// Columns of a row that a warp of a map takes at a time.
+const MAP_PIECE: u32 = 256;
 
 impl Queue<'_> {
     /// A row is one block's, or that of a cluster of blocks where a row is long and there are few: each keeps its part in
@@ -46,20 +48,34 @@ impl Queue<'_> {
     }
 
     pub(super) fn map(&self, params: &MapParams, count: RowCount) -> Result<(), DeviceError> {
-        let emit = &params.emit;
-        let grid = self.per_row(count.rows, emit, 1);
-        let part = emit.n / grid.cluster;
-        let fits = |warps, turns| emit.n == emit.n_padded && part.is_multiple_of(8) && part <= warps * turns * 256;
-        let shared = grid.cluster > 1 && fits(MAP_PART_WARPS, MAP_PART_TURNS);
-        let entry = match emit.hadamard_block {
-            0 | 1 if shared => entry::MAP_PART_PLAIN,
-            256 if shared => entry::MAP_PART_ROTATED,
-            0 | 1 if fits(MAP_ROW_WARPS, MAP_ROW_TURNS) => entry::MAP_PLAIN,
-            256 if fits(MAP_ROW_WARPS, MAP_ROW_TURNS) => entry::MAP_ROTATED,
-            _ => return self.launch(entry::MAP, grid, params),
-        };
-        self.launch(entry, grid.smem(0), params)
+        let rows = self.row_count(count.rows);
+        match map_in_registers(&params.emit, self.kernels.hopper && rows <= CLUSTER_ROWS) {
+            Some((entry, cluster)) => self.launch(entry, Grid::new(rows * cluster, 1, 1).clusters(cluster), params),
+            None => self.launch(entry::MAP, self.per_row(count.rows, &params.emit, 1), params),
+        }
     }
+}
+
+/// The kernel that keeps a row of a map in registers, and its blocks a row: as few as give each warp one piece, if rows may be
+/// shared.
+fn map_in_registers(emit: &Emit, shared: bool) -> Option<(Entry, usize)> {
+    let &Emit { n, n_padded, hadamard_block, .. } = emit;
+    let (part, whole) = match hadamard_block {
+        0 | 1 => (entry::MAP_PART_PLAIN, entry::MAP_PLAIN),
+        MAP_PIECE => (entry::MAP_PART_ROTATED, entry::MAP_ROTATED),
+        _ => return None,
+    };
+    if n != n_padded || !n.is_multiple_of(8) {
+        return None;
+    }
+    let pieces = n.div_ceil(MAP_PIECE);
+    let cluster = [1, 2, 4, 8].into_iter().filter(|blocks| *blocks == 1 || shared);
+    let fits = |blocks: u32, warps: u32| pieces <= blocks * warps;
+    if let Some(blocks) = cluster.clone().find(|blocks| fits(*blocks, MAP_PART_WARPS)) {
+        return Some((part, blocks as usize));
+    }
+    let blocks = cluster.max().filter(|blocks| fits(*blocks, MAP_ROW_WARPS * MAP_ROW_TURNS))?;
+    Some((whole, blocks as usize))
 }
 
 /// Whether the blocks of a cluster keep a row of a norm in registers, each whole pieces of it.
@@ -98,5 +114,31 @@ mod tests {
         let mut rotated = norm(4096, EMIT_I8);
         rotated.emit.hadamard_block = 256;
         assert!(!fits_registers(&rotated, 8));
+    }
+
+    fn map(n: u32, hadamard_block: u32) -> Emit {
+        Emit { n, n_padded: n, hadamard_block, format: EMIT_I8, ..Emit::zeroed() }
+    }
+
+    #[test]
+    fn gives_each_warp_a_piece_of_a_row_where_a_cluster_has_enough() {
+        assert_eq!(map_in_registers(&map(21_504, 256), true), Some((entry::MAP_PART_ROTATED, 8)));
+        assert_eq!(map_in_registers(&map(12_288, 0), true), Some((entry::MAP_PART_PLAIN, 4)));
+        assert_eq!(map_in_registers(&map(328, 0), true), Some((entry::MAP_PART_PLAIN, 1)));
+        assert_eq!(map_in_registers(&map(32_768, 256), true), Some((entry::MAP_ROTATED, 8)));
+    }
+
+    #[test]
+    fn gives_a_row_to_one_block_where_rows_are_many() {
+        assert_eq!(map_in_registers(&map(3072, 256), false), Some((entry::MAP_PART_ROTATED, 1)));
+        assert_eq!(map_in_registers(&map(21_504, 256), false), Some((entry::MAP_ROTATED, 1)));
+        assert_eq!(map_in_registers(&map(32_768, 0), false), None);
+    }
+
+    #[test]
+    fn leaves_padded_rows_and_other_rotations_of_a_map_to_shared_memory() {
+        assert_eq!(map_in_registers(&Emit { n_padded: 336, ..map(328, 0) }, true), None);
+        assert_eq!(map_in_registers(&map(324, 0), true), None);
+        assert_eq!(map_in_registers(&map(21_504, 1024), true), None);
     }
 }

@@ -81,10 +81,10 @@ device_constants! {
     STREAM_MAX_GROUPS = 176;
     /// Blocks of a cluster that make a gated row in front of a linear.
     GATED_CLUSTER = 4;
-    /// Pieces of 256 columns of it that a warp keeps in registers.
+    /// Most pieces of 256 columns of it that a warp keeps in registers.
     GATED_TURNS = 2;
     /// Shared memory of a block for it, besides the row.
-    GATED_SHARED_BYTES = 144;
+    GATED_SHARED_BYTES = 224;
     /// Columns of a norm in front of a linear.
     NORM_MAX_COLUMNS = 5120;
     /// Pieces of 128 columns of a row that a block normalizes.
@@ -99,10 +99,8 @@ device_constants! {
     MAP_ROW_WARPS = 16;
     /// Pieces of 256 columns that each of them keeps in registers.
     MAP_ROW_TURNS = 6;
-    /// Warps of a block of a map that takes a part of a row.
-    MAP_PART_WARPS = 8;
-    /// Pieces of 256 columns that each of them keeps in registers.
-    MAP_PART_TURNS = 3;
+    /// Warps of a block of a map that takes a part of a row, each with a piece of 256 columns in registers.
+    MAP_PART_WARPS = 12;
     /// Groups of a gated norm.
     GATED_MAX_GROUPS = 256;
     /// Rows and columns of a tile of a product of floats.
