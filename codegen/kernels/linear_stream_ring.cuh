@@ -11,6 +11,7 @@ constexpr u32 WARPS = STREAM_WARPS;
 constexpr u32 THREADS = WARPS * WARP; // those that multiply
 constexpr u32 STAGES = STREAM_STAGES;
 constexpr u32 TILE_ROWS = SKINNY_TILE_ROWS;
+constexpr u32 FIRST_STAGES = 2; // in flight while the ring fills for the first time
 constexpr u32 ROW_BYTES = STREAM_ROW_BYTES;
 constexpr u32 WARP_BYTES = ROW_BYTES / WARPS;
 constexpr u32 PIECES = WARP_BYTES / 64;
@@ -60,16 +61,19 @@ DEVICE void prefetch_next(const LinearParams &p) {
 }
 
 // The warp that requests. The scales of a tile come with its first stage: its slot has long been left when that is free.
+// The ring fills at the rate of the memory: what other warps ask for meanwhile, the row above all, would wait behind all of it.
 // A block has up to DEALT tiles, half of its share at most, without drawing: a draw takes as long as a short tile.
 template <bool DRAWS, u32 DEALT> DEVICE void produce(const LinearParams &p, Shared &shared, u8 *group_scales) {
   static_assert(STREAM_SCALE_STAGES > STAGES, "a tile may be a stage");
   u64 policy = evict_first_policy();
   Turn turn;
   TileTurn place;
-  u32 lane = lane_id(), dealt = 1, had = 1;
+  u32 lane = lane_id(), dealt = 1, had = 1, requested = 0;
   if (DEALT > 1) dealt = max(1, min(DEALT, p.tiles / (2 * gridDim.x)));
   for (Tile tile;; place.advance(), had++) {
     bool there = tile.find(p);
+    // So early that the next kernel's blocks start as soon as these leave: what they request fills the pause between the two.
+    if (tile.index + 2 * gridDim.x >= p.tiles) pdl_launch_dependents();
     if (DRAWS && lane == 0) {
       shared.tiles[place.slot] = tile.index;
       barrier_arrive(&shared.drawn[place.slot]);
@@ -84,6 +88,8 @@ template <bool DRAWS, u32 DEALT> DEVICE void produce(const LinearParams &p, Shar
       u32 bytes = min(ROW_BYTES, row_bytes - at);
       u64 *full = &shared.full[turn.slot];
       if (draws && at + ROW_BYTES >= row_bytes && lane == 0) draw = atomicAdd(p.draws, 1);
+      if (requested >= FIRST_STAGES && requested < STAGES) barrier_wait(&shared.full[requested - FIRST_STAGES], 0);
+      requested++;
       barrier_wait(&shared.empty[turn.slot], turn.parity ^ 1);
       if (lane == 0) barrier_arrive_expect(full, bytes * rows + (at == 0 ? scales.all_bytes() : 0));
       __syncwarp();
@@ -103,8 +109,6 @@ template <bool DRAWS, u32 DEALT> DEVICE void produce(const LinearParams &p, Shar
     tile.index = dealt * gridDim.x + __shfl_sync(FULL_MASK, draw, 0);
   }
   prefetch_next(p);
-  // Not before all weights are requested: what the next kernel requests itself then fills the pause between the two.
-  pdl_launch_dependents();
 }
 
 } // namespace stream

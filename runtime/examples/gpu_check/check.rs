@@ -118,6 +118,15 @@ fn cases() -> Vec<Case> {
         let shape = Shape { layer_pattern: "-".to_owned(), intermediate_size, ..Shape::mini() };
         cases.push(Case { name: format!("many tiles, {intermediate_size} columns"), shape, layout, steps });
     }
+    // Rows that are mapped by clusters: unequal parts, an unfinished last piece, more pieces than a cluster has warps.
+    for (block, intermediate_size, rows) in
+        [(Some(256), 5376, 5), (Some(256), 21_504, 1), (Some(256), 21_504, 5), (None, 3232, 3), (Some(256), 25_600, 1)]
+    {
+        let layout = Layout { hadamard_block: block, ..Layout::of(WeightFormat::W8) };
+        let shape = Shape { layer_pattern: "-".to_owned(), intermediate_size, ..Shape::tiny() };
+        let name = format!("maps, {rows} rows of {intermediate_size} columns");
+        cases.push(Case { name, shape, layout, steps: vec![vec![1; rows], vec![14; rows]] });
+    }
     cases.extend(mixers_of_several());
     cases.extend(attention());
     cases.extend(scans());
@@ -167,7 +176,7 @@ fn norms() -> Vec<Case> {
 }
 
 /// Mixers of four sequences and more: norms of one to eight blocks a row, and some that their kernel leaves to another; heads of
-/// one piece and of several; a convolution of three taps.
+/// one piece and of several; a convolution of three taps. One sequence's convolutions of few taps and of many.
 fn mixers_of_several() -> Vec<Case> {
     let shapes = [
         (Some(256), 16, 64, 4, 4, 4),
@@ -177,6 +186,8 @@ fn mixers_of_several() -> Vec<Case> {
         (Some(512), 128, 64, 8, 4, 16),
         (Some(512), 160, 64, 8, 4, 5),
         (Some(256), 32, 16, 2, 4, 9),
+        (Some(256), 16, 64, 4, 2, 1),
+        (Some(256), 16, 64, 4, 6, 1),
     ];
     let case = |(block, mamba_heads, mamba_head_dim, groups, conv_kernel, sequences)| {
         let layout = Layout { fused_mixer: true, hadamard_block: block, ..Layout::of(WeightFormat::W8) };
