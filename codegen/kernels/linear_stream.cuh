@@ -4,9 +4,8 @@
 // Bound by reading the weights once: 21504 x 4096 of W8 is 88 MB, 19.4 us at an H200's 4.55 TB/s.
 //
 // - A tile is 8 weight rows. One warp does nothing but request: 8 bulk copies of up to 2 KB (one a row) fill a stage of a
-//   ring; STREAM_STAGES of them are in flight a block, from before the previous kernel of the stream has finished.
-//   Two blocks an SM keep 128 KB in flight, more than bandwidth times latency, and leave room for a block of the next
-//   kernel, which starts when the last weights of this one are requested.
+//   ring of STREAM_STAGES, from before the previous kernel of the stream has finished. Two blocks an SM keep more in flight than
+//   bandwidth times latency, and leave room for a small block of the next kernel.
 // - Eight warps multiply, 256 bytes of each row of a stage, with mma.sync: tokens are the 16 rows, weights the 8 columns. Lanes
 //   read 16 bytes of a row, which are the operand of two instructions as they are.
 // - The sum of a W4 group is scaled and added to the total, in integers for two-level.

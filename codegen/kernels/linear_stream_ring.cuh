@@ -66,14 +66,14 @@ DEVICE void prefetch_next(const LinearParams &p) {
 template <bool DRAWS, u32 DEALT> DEVICE void produce(const LinearParams &p, Shared &shared, u8 *group_scales) {
   static_assert(STREAM_SCALE_STAGES > STAGES, "a tile may be a stage");
   u64 policy = evict_first_policy();
+  // The next kernel's blocks start as soon as these leave: what they request fills the pause between the two.
+  pdl_launch_dependents();
   Turn turn;
   TileTurn place;
   u32 lane = lane_id(), dealt = 1, had = 1, requested = 0;
   if (DEALT > 1) dealt = max(1, min(DEALT, p.tiles / (2 * gridDim.x)));
   for (Tile tile;; place.advance(), had++) {
     bool there = tile.find(p);
-    // So early that the next kernel's blocks start as soon as these leave: what they request fills the pause between the two.
-    if (tile.index + 2 * gridDim.x >= p.tiles) pdl_launch_dependents();
     if (DRAWS && lane == 0) {
       shared.tiles[place.slot] = tile.index;
       barrier_arrive(&shared.drawn[place.slot]);
