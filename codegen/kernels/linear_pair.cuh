@@ -1,4 +1,4 @@
-// Plan kernel `linear` for 8-bit activations and 5 to 16 rows, on Hopper: W8 and W4 two-level, by pairs of blocks.
+// Plan kernel `linear` for 8-bit activations and 5 to 64 rows, on Hopper: W8 and W4 two-level up to 16, W4 beyond, by pairs of blocks.
 //
 // Bound by reading the weights once: 21504 x 4096 of W8 is 88 MB, 19.7 us at an H200's 4.47 TB/s.
 //
@@ -7,39 +7,34 @@
 //   same parts. Tiles have as many rows as share out most evenly.
 // - A stage of the ring is two boxes of 128 bytes of every row, and the activations for them. One thread requests: weights
 //   from before the previous kernel of the stream has finished, activations behind it.
-// - mma.sync: weights are the 16 rows of an instruction, tokens its 8 columns, and ldmatrix reads both from boxes that the
-//   copy engine swizzled. A W4 word of ldmatrix has in its low and high halves what the instruction wants of two pieces of
-//   k. The sums of a group are scaled and added to the total, in integers. A warp has 16 rows of one of the two boxes.
-// - A warp sends its sums of eight tokens to either block, which adds up what it gets and stores it. What is sent counts its
-//   bytes at a barrier there, so nothing is fenced. Sums are integers: their order does not matter.
+// - Products are those of pair_multiply.cuh. A warp has 16 rows of one of the two boxes.
+// - Warps that multiply leave their sums in shared memory and go on with the next tile. Others, one for 16 rows, add up those of
+//   both boxes, have the copy engine send those of half of the tokens to the other block, and store the other half with what comes
+//   from there. The engine counts a copy at a barrier at once; st.async takes a microsecond for a tile, 16 bytes at a time. Sums
+//   are integers: their order does not matter.
 //
 // Not supported: W4 group (its sums are floats), rows that are no multiple of 128 bytes.
 #pragma once
 #include "epilogue.cuh"
-#include "mma.cuh"
-#include "segment.cuh"
-#include "warpgroup.cuh"
+#include "pair_multiply.cuh"
 
 #ifdef WARPGROUP_MMA
 
 namespace pair {
 
-using warpgroup::copy_tile;
+using warpgroup::copy_tiles;
 
 constexpr u32 CLUSTER = PAIR_CLUSTER;
-constexpr u32 TOKENS = PAIR_TOKENS;
-constexpr u32 N_TILES = TOKENS / 8;
 constexpr u32 BOXES = PAIR_BOXES; // of weights, a stage
-constexpr u32 BOX_BYTES = 128;    // of a row
-constexpr u32 X_BOX_BYTES = TOKENS * BOX_BYTES;
 constexpr u32 MAX_STAGES = PAIR_MAX_STAGES;
-constexpr u32 WARPS = BOXES * PAIR_MAX_ROW_GROUPS; // at most, that multiply
-constexpr u32 PARTS = CLUSTER * BOXES;             // of a sum
-static_assert(CLUSTER == N_TILES, "a block ends the sums of eight tokens");
-static_assert(BOXES == 2, "a warp ends half of the sums of 16 rows");
+constexpr u32 GROUPS = PAIR_MAX_ROW_GROUPS;
+constexpr u32 WARPS = BOXES * GROUPS;          // at most, that multiply
+constexpr u32 SCALE_TILES = PAIR_SCALE_TILES;  // whose group scales are there
 
+// `sums` are this block's own, `others` those that the other block sends.
 struct Control {
-  u64 full[MAX_STAGES], empty[MAX_STAGES], sums_full[2], scales_empty[2];
+  u64 full[MAX_STAGES], empty[MAX_STAGES], scales_empty[SCALE_TILES];
+  u64 sums_full[GROUPS], sums_empty[GROUPS], others_full[GROUPS], others_empty[GROUPS];
 };
 
 // Position in a ring, and how often it went round.
@@ -50,43 +45,60 @@ struct Turn {
   }
 };
 
-// Bytes of a box of weights, sums of a tile that a block ends, and where things are.
-struct Memory {
-  u32 box_bytes, sums_count;
+// Bytes of a box of weights, and where things are. A warp ends vectors of TILES times eight tokens.
+template <u32 TILES> struct Memory {
+  static constexpr u32 VECTORS = TILES * WARP, BYTES = VECTORS * sizeof(int4); // of 16 rows and half of the tokens
+  u32 box_bytes, groups;
   u8 *ring, *scales;
-  int4 *sums; // [2][PARTS][row groups][WARP]
+  int4 *sums; // [box][row group][half of the tokens][VECTORS], then others' [row group][VECTORS]
   Control *control;
   DEVICE Memory(const PairParams &p, u8 *dynamic) {
-    box_bytes = p.row_groups * 16 * BOX_BYTES;
-    sums_count = PARTS * p.row_groups * WARP;
+    groups = p.row_groups;
+    box_bytes = groups * 16 * BOX_BYTES;
     ring = dynamic;
     sums = (int4 *)(ring + p.stages * p.stage_bytes);
-    scales = (u8 *)(sums + 2 * sums_count);
-    control = (Control *)(scales + 2 * p.scale_bytes);
+    scales = (u8 *)(sums + (BOXES * CLUSTER + 1) * groups * VECTORS);
+    control = (Control *)(scales + SCALE_TILES * p.scale_bytes);
   }
+  DEVICE int4 *own(u32 box, u32 group, u32 half) const { return sums + ((box * groups + group) * CLUSTER + half) * VECTORS; }
+  DEVICE int4 *others(u32 group) const { return sums + (BOXES * CLUSTER * groups + group) * VECTORS; }
 };
 
-// A tile, and the stages of it that are this block's.
+// The tiles of a pair, and the stages of them that are this block's. Parameters that are indexed at run time are slow to read: what
+// tiles of a segment share is kept in registers.
 struct Tile {
-  u32 segment, row0, first, end;
+  u32 index, segment, row0, first, end;
+  u32 first_tile, tiles_end = 0;
   bool w8;
-  DEVICE bool find(const PairParams &p, u32 index, u32 rank) {
+  DEVICE bool find(const PairParams &p, u32 rank) {
     const LinearParams &linear = p.linear;
     if (index >= linear.tiles) return false;
+    if (index >= tiles_end) enter(linear, rank);
+    row0 = (index - first_tile) * p.row_groups * 16;
+    return true;
+  }
+  DEVICE void enter(const LinearParams &linear, u32 rank) {
     segment = segment_of(linear, index);
     const LinearSegment &s = linear.segments[segment];
     u32 stages = ceil_div(s.row_bytes, BOXES * BOX_BYTES);
-    row0 = (index - s.first_tile) * p.row_groups * 16;
+    first_tile = s.first_tile;
+    tiles_end = segment + 1 < linear.segment_count ? linear.segments[segment + 1].first_tile : linear.tiles;
     first = stages * rank / CLUSTER, end = stages * (rank + 1) / CLUSTER;
     w8 = s.format == FORMAT_W8;
-    return true;
   }
+  static DEVICE Tile start() {
+    Tile tile;
+    tile.index = blockIdx.x / CLUSTER;
+    return tile;
+  }
+  DEVICE void next() { index += gridDim.x / CLUSTER; }
 };
 
 // The group scales of a tile, in a copy of whole 16 bytes: tensors start and end at multiples of 256.
 struct GroupBytes {
-  const u8 *from;
-  u32 shift, bytes; // from there to the first scale, and in all
+  const u8 *from = nullptr;
+  u32 shift = 0, bytes = 0; // from there to the first scale, and in all
+  GroupBytes() = default;
   DEVICE GroupBytes(const LinearSegment &s, u32 row0, u32 rows) {
     const u8 *first = (const u8 *)s.group_scale + (u64)row0 * s.groups;
     shift = (u32)(u64)first & 15;
@@ -96,45 +108,44 @@ struct GroupBytes {
 };
 
 // The thread that requests.
-struct Producer {
+template <u32 TOKENS> struct Producer {
+  static constexpr u32 X_BOX_BYTES = TOKENS * BOX_BYTES;
   const PairParams &p;
-  const Memory &memory;
+  const Memory<TOKENS / 16> &memory;
   u64 policy;
   u32 rank;
 
   // Weights of a stage, and the scales of a tile with its first one. `place` is that of its scales.
   DEVICE void weights(const Tile &tile, u32 at, Turn turn, Turn place) {
     Control &control = *memory.control;
-    const LinearSegment &s = p.linear.segments[tile.segment];
     u64 *full = &control.full[turn.slot];
     u32 to = smem_address(memory.ring + turn.slot * p.stage_bytes), wide = tile.w8 ? 1 : 2;
-    GroupBytes scales(s, tile.row0, p.row_groups * 16);
-    u32 once = at == tile.first ? scales.bytes : 0;
+    bool once = at == tile.first && !tile.w8;
+    GroupBytes scales;
+    if (once) scales = GroupBytes(p.linear.segments[tile.segment], tile.row0, p.row_groups * 16);
     barrier_wait(&control.empty[turn.slot], turn.parity ^ 1);
     if (once) barrier_wait(&control.scales_empty[place.slot], place.parity ^ 1);
-    barrier_arrive_expect(full, BOXES * (memory.box_bytes + wide * X_BOX_BYTES) + once);
-#pragma unroll
-    for (u32 i = 0; i < BOXES; i++)
-      copy_tile(to + i * memory.box_bytes, &p.weights[tile.segment], (at * BOXES + i) * BOX_BYTES, tile.row0, full, policy);
-    if (once) copy_bulk(smem_address(memory.scales + place.slot * p.scale_bytes), scales.from, once, full, policy);
+    barrier_arrive_expect(full, BOXES * (memory.box_bytes + wide * X_BOX_BYTES) + scales.bytes);
+    copy_tiles(to, &p.weights[tile.segment], tile.row0, at * BOXES, full, policy);
+    if (once) copy_bulk(smem_address(memory.scales + place.slot * p.scale_bytes), scales.from, scales.bytes, full, policy);
   }
 
   DEVICE void x(const Tile &tile, u32 at, Turn turn) {
     u64 *full = &memory.control->full[turn.slot];
     u32 to = smem_address(memory.ring + turn.slot * p.stage_bytes) + BOXES * memory.box_bytes;
-    u32 boxes = tile.w8 ? BOXES : 2 * BOXES;
-    for (u32 i = 0; i < boxes; i++) copy_tile(to + i * X_BOX_BYTES, &p.x, (at * boxes + i) * BOX_BYTES, 0, full);
+    u32 wide = tile.w8 ? 1 : 2;
+    for (u32 i = 0; i < wide; i++) copy_tiles(to + i * BOXES * X_BOX_BYTES, &p.x, 0, (at * wide + i) * BOXES, full);
   }
 
   DEVICE void run() {
-    u32 step = gridDim.x / CLUSTER, requested = 0;
-    Tile tile, first;
+    u32 requested = 0;
+    Tile tile = Tile::start(), first = tile;
     Turn turn, late, place;
-    if (!first.find(p, blockIdx.x / CLUSTER, rank)) return;
+    if (!first.find(p, rank)) return;
     // Stages of the first tile whose weights are requested ahead of their activations.
     u32 early = min(first.end - first.first, p.stages);
     if (early == 0) pdl_wait();
-    for (u32 index = blockIdx.x / CLUSTER; tile.find(p, index, rank); index += step, place.advance(2))
+    for (; tile.find(p, rank); tile.next(), place.advance(SCALE_TILES))
       for (u32 at = tile.first; at < tile.end; at++, turn.advance(p.stages)) {
         weights(tile, at, turn, place);
         if (++requested > early) x(tile, at, turn);
@@ -146,161 +157,162 @@ struct Producer {
   }
 };
 
-// Where this lane's rows of a box start. Columns from 32 i on are at that address, of which 32 i flips bits: swizzled
-// boxes have 16-byte piece c of row r at c ^ r % 8.
-struct Lane {
-  u32 weights, x;
-  DEVICE Lane() {
-    u32 lane = lane_id(), swizzle = lane % 8;
-    weights = lane % 16 * BOX_BYTES + (lane / 16 ^ swizzle) * 16;
-    x = (lane % 8 + lane / 16 * 8) * BOX_BYTES + (lane / 8 % 2 ^ swizzle) * 16;
-  }
-};
-
-// 32 columns of all tokens.
-DEVICE void load_x(u32 (&b)[N_TILES][2], u32 address) {
-#pragma unroll
-  for (u32 pair = 0; pair < N_TILES / 2; pair++) {
-    u32 r[4];
-    load_matrices(r, address + pair * 16 * BOX_BYTES);
-    b[2 * pair][0] = r[0], b[2 * pair][1] = r[1];
-    b[2 * pair + 1][0] = r[2], b[2 * pair + 1][1] = r[3];
-  }
-}
-
-template <bool X_UNSIGNED> DEVICE void chunk_w8(u32 weights, u32 x, int (&acc)[N_TILES][4]) {
-#pragma unroll
-  for (u32 i = 0; i < BOX_BYTES / 32; i++) {
-    u32 a[4], b[N_TILES][2];
-    load_matrices(a, weights ^ i * 32);
-    load_x(b, x ^ i * 32);
-#pragma unroll
-    for (u32 n = 0; n < N_TILES; n++) mma_int8<false, X_UNSIGNED>(acc[n], a[0], a[1], a[2], a[3], b[n][0], b[n][1]);
-  }
-}
-
-// The group scales of a tile.
-struct GroupScales {
-  const u8 *first; // of row lane / 4
-  u32 groups, pieces;
-  // `group` is that of columns from 128 `piece` on.
-  DEVICE u32 group(u32 piece) const { return min(pieces == 1 ? piece : piece / pieces, groups - 1); }
-  DEVICE int at(u32 row, u32 group) const { return first[row * groups + group]; }
-};
-
-// Two boxes of x, with the pieces of 128 columns from `piece` on.
-template <bool X_UNSIGNED>
-DEVICE void chunk_w4(u32 weights, u32 x, const GroupScales &scales, u32 piece, int (&acc)[N_TILES][4]) {
-  int sum[2][N_TILES][4] = {}, top[2], bottom[2];
-#pragma unroll
-  for (u32 half = 0; half < 2; half++) {
-    u32 group = scales.group(piece + half);
-    top[half] = scales.at(0, group), bottom[half] = scales.at(8, group);
-  }
-#pragma unroll
-  for (u32 i = 0; i < BOX_BYTES / 32; i++) {
-    u32 packed[4];
-    load_matrices(packed, weights ^ i * 32);
-#pragma unroll
-    for (u32 j = 0; j < 2; j++) {
-      u32 low[2], high[2], b[N_TILES][2];
-      load_x(b, x + i / 2 * X_BOX_BYTES ^ (i % 2 * 64 + j * 32));
-      low[0] = high_nibbles(packed[2 * j] << 4), high[0] = high_nibbles(packed[2 * j]);
-      low[1] = high_nibbles(packed[2 * j + 1] << 4), high[1] = high_nibbles(packed[2 * j + 1]);
-#pragma unroll
-      for (u32 n = 0; n < N_TILES; n++)
-        mma_int8<false, X_UNSIGNED>(sum[i / 2][n], low[0], low[1], high[0], high[1], b[n][0], b[n][1]);
-    }
-  }
-#pragma unroll
-  for (u32 half = 0; half < 2; half++)
-#pragma unroll
-    for (u32 n = 0; n < N_TILES; n++)
-#pragma unroll
-      for (int c = 0; c < 4; c++) acc[n][c] += (sum[half][n][c] >> 4) * (c < 2 ? top[half] : bottom[half]);
-}
-
-// Sixteen bytes into the shared memory of block `rank`, counted at its barrier.
-DEVICE void send(u32 rank, const int4 *mine, const int (&v)[4], const u64 *barrier) {
-  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::
-                   "r"(remote_address(mine, rank)),
-               "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3]), "r"(remote_address(barrier, rank))
+// From this block's shared memory to the same place of block `rank`, counted at its barrier.
+DEVICE void send(u32 rank, const int4 *to, const int4 *from, u32 bytes, const u64 *barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+                   "r"(remote_address(to, rank)),
+               "r"(smem_address(from)), "r"(bytes), "r"(remote_address(barrier, rank))
                : "memory");
 }
 
-// What a lane ends: a row and two tokens of a tile.
-struct Ending {
-  u32 row, token;
-  DEVICE Ending(u32 rank) : row(warp_id() * 8 + lane_id() / 4), token(rank * 8 + lane_id() % 4 * 2) {}
-  // Of parts that are `part` vectors apart.
-  DEVICE int2 sum(const int4 *sums, u32 part) const {
-    const int2 *from = (const int2 *)(sums + warp_id() / 2 * WARP + lane_id()) + warp_id() % 2;
-    int2 sum = from[0];
-#pragma unroll
-    for (u32 i = 1; i < PARTS; i++) {
-      int2 v = from[i * part * 2];
-      sum.x += v.x, sum.y += v.y;
-    }
-    return sum;
-  }
-};
-
-template <bool X_UNSIGNED> DEVICE void consume(const PairParams &p, const Memory &memory, u32 rank) {
+// A warp that multiplies.
+template <u32 TOKENS, bool X_UNSIGNED> DEVICE void consume(const PairParams &p, const Memory<TOKENS / 16> &memory, u32 rank) {
+  constexpr u32 X_BOX_BYTES = TOKENS * BOX_BYTES, TILES = TOKENS / 16;
   Control &control = *memory.control;
-  const LinearParams &linear = p.linear;
   Lane lane;
-  Ending ending(rank);
-  Turn turn, buffer;
-  u32 group = warp_id() % p.row_groups, box = warp_id() / p.row_groups;
+  Turn turn, sums, place;
+  u32 group = warp_id() % p.row_groups, box = warp_id() / p.row_groups, segment = ~0u;
   u32 ring = smem_address(memory.ring) + lane.weights + box * memory.box_bytes + group * 16 * BOX_BYTES;
-  u32 x_ring = smem_address(memory.ring) + lane.x + BOXES * memory.box_bytes;
-  pdl_wait();
-  float x_scale[2];
-#pragma unroll
-  for (u32 c = 0; c < 2; c++) x_scale[c] = ending.token + c < linear.rows ? linear.x_scale[ending.token + c] : 0.0f;
-  Tile tile;
-  for (u32 index = blockIdx.x / CLUSTER; tile.find(p, index, rank); index += gridDim.x / CLUSTER, buffer.advance(2)) {
-    const LinearSegment &s = linear.segments[tile.segment];
-    u32 row = tile.row0 + ending.row;
-    float scale = row < s.out_features ? s.scale[row] : 0.0f;
-    const u8 *scales = memory.scales + buffer.slot * p.scale_bytes + GroupBytes(s, tile.row0, 0).shift;
-    GroupScales groups{scales + (group * 16 + lane_id() / 4) * s.groups, s.groups, s.group_size / 128};
-    int acc[N_TILES][4] = {};
+  u32 x_ring = smem_address(memory.ring) + BOXES * memory.box_bytes;
+  GroupScales groups;
+  u32 scales_at = 0;
+  for (Tile tile = Tile::start(); tile.find(p, rank); tile.next(), sums.advance(1), place.advance(SCALE_TILES)) {
+    if (tile.segment != segment) {
+      segment = tile.segment;
+      const LinearSegment &s = p.linear.segments[segment];
+      groups.groups = s.groups, groups.pieces = s.group_size / 128;
+      scales_at = GroupBytes(s, 0, 0).shift + (group * 16 + lane_id() / 4) * s.groups;
+    }
+    groups.first = memory.scales + place.slot * p.scale_bytes + scales_at;
+    int acc[TOKENS / 2] = {};
     for (u32 at = tile.first; at < tile.end; at++, turn.advance(p.stages)) {
-      u32 weights = ring + turn.slot * p.stage_bytes, x = x_ring + turn.slot * p.stage_bytes;
+      u32 weights = ring + turn.slot * p.stage_bytes, x = x_ring + turn.slot * p.stage_bytes, piece = (at * BOXES + box) * 2;
       barrier_wait(&control.full[turn.slot], turn.parity);
-      if (tile.w8)
-        chunk_w8<X_UNSIGNED>(weights, x + box * X_BOX_BYTES, acc);
+      if constexpr (TOKENS > FEW_TOKENS)
+        chunk_w4_many<TOKENS, X_UNSIGNED>(weights, x + box * 2 * X_BOX_BYTES, groups, piece, acc);
+      else if (tile.w8)
+        chunk_w8<X_UNSIGNED>(weights, x + lane.x + box * X_BOX_BYTES, acc);
       else
-        chunk_w4<X_UNSIGNED>(weights, x + box * 2 * X_BOX_BYTES, groups, (at * BOXES + box) * 2, acc);
+        chunk_w4<X_UNSIGNED>(weights, x + lane.x + box * 2 * X_BOX_BYTES, groups, piece, acc);
       __syncwarp();
       if (lane_id() == 0) barrier_arrive(&control.empty[turn.slot]);
     }
-    // Every lane arrives behind what it has read itself: for one that arrives for its warp, compute-sanitizer does not see that
-    // the others have met it at __syncwarp.
-    barrier_arrive(&control.scales_empty[buffer.slot]);
-    int4 *sums = memory.sums + buffer.slot * memory.sums_count;
-    u64 *sums_full = &control.sums_full[buffer.slot];
+    barrier_arrive(&control.scales_empty[place.slot]);
+    barrier_wait(&control.sums_empty[group], sums.parity ^ 1);
 #pragma unroll
-    for (u32 n = 0; n < N_TILES; n++)
-      send(n, sums + ((rank * BOXES + box) * p.row_groups + group) * WARP + lane_id(), acc[n], sums_full);
-    barrier_wait_cluster(sums_full, buffer.parity);
-    int2 sum = ending.sum(sums, p.row_groups * WARP);
-    // For the tile after the next one. Whoever sends sums of that has got those of the next one from every warp, each of which
-    // has read this one's before.
-    if (threadIdx.x == 0) barrier_arrive_expect(sums_full, memory.sums_count * sizeof(int4));
-    if (row >= s.out_features) continue;
-    if (ending.token < linear.rows) store_integer(s, ending.token, row, sum.x, x_scale[0], scale);
-    if (ending.token + 1 < linear.rows) store_integer(s, ending.token + 1, row, sum.y, x_scale[1], scale);
+    for (u32 n = 0; n < TOKENS / 8; n++)
+      memory.own(box, group, n / TILES)[n % TILES * WARP + lane_id()] =
+          make_int4(acc[4 * n], acc[4 * n + 1], acc[4 * n + 2], acc[4 * n + 3]);
+    barrier_arrive(&control.sums_full[group]);
   }
 }
 
-DEVICE void init(const PairParams &p, const Memory &memory) {
+DEVICE int4 add(int4 a, int4 b) { return make_int4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
+
+// A warp that ends 16 rows of a tile and half of the tokens: of every eight a lane has two of each of two rows.
+template <u32 TOKENS> struct Ending {
+  static constexpr u32 TILES = TOKENS / 16;
+  const PairParams &p;
+  const Memory<TILES> &memory;
+  u32 group, token;
+  float x_scale[TILES][2];
+
+  DEVICE Ending(const PairParams &p, const Memory<TILES> &memory, u32 rank)
+      : p(p), memory(memory), group(warp_id() - WARPS - 1), token(rank * TOKENS / 2 + lane_id() % 4 * 2) {
+    pdl_wait();
+#pragma unroll
+    for (u32 n = 0; n < TILES; n++)
+#pragma unroll
+      for (u32 c = 0; c < 2; c++) {
+        u32 t = token + n * 8 + c;
+        x_scale[n][c] = t < p.linear.rows ? p.linear.x_scale[t] : 0.0f;
+      }
+  }
+
+  // Those of both boxes, of half of the tokens.
+  DEVICE int4 sum(u32 half, u32 n) const {
+    return add(memory.own(0, group, half)[n * WARP + lane_id()], memory.own(1, group, half)[n * WARP + lane_id()]);
+  }
+
+  // The other block's half leaves from where it lay.
+  DEVICE void send_half(u32 other, u32 parity) const {
+    int4 *from = memory.own(0, group, other);
+#pragma unroll
+    for (u32 n = 0; n < TILES; n++) from[n * WARP + lane_id()] = sum(other, n);
+    warpgroup::store_fence();
+    __syncwarp();
+    if (lane_id() != 0) return;
+    barrier_wait(&memory.control->others_empty[group], parity ^ 1);
+    send(other, memory.others(group), from, memory.BYTES, &memory.control->others_full[group]);
+    warpgroup::store_commit();
+  }
+
+  // With an epilogue that is known here stores are not branches, of which each would wait for the one before.
+  DEVICE void store(LinearSegment s, u32 epilogue, u32 row, const int4 (&sums)[TILES], const float (&scale)[2]) const {
+    s.epilogue = epilogue;
+#pragma unroll
+    for (u32 n = 0; n < TILES; n++) {
+      int sum[4] = {sums[n].x, sums[n].y, sums[n].z, sums[n].w};
+#pragma unroll
+      for (u32 i = 0; i < 4; i++) {
+        u32 t = token + n * 8 + i % 2, r = row + i / 2 * 8;
+        if (t < p.linear.rows && r < s.out_features) store_integer(s, t, r, sum[i], x_scale[n][i % 2], scale[i / 2]);
+      }
+    }
+  }
+
+  DEVICE void store(const LinearSegment &s, u32 row, const int4 (&sums)[TILES], const float (&scale)[2]) const {
+    switch (s.epilogue) {
+    case EPILOGUE_STORE: return store(s, EPILOGUE_STORE, row, sums, scale);
+    case EPILOGUE_RELU2: return store(s, EPILOGUE_RELU2, row, sums, scale);
+    case EPILOGUE_ACCUMULATE: return store(s, EPILOGUE_ACCUMULATE, row, sums, scale);
+    case EPILOGUE_ACCUMULATOR: return store(s, EPILOGUE_ACCUMULATOR, row, sums, scale);
+    }
+  }
+
+  DEVICE void run(u32 rank) {
+    Control &control = *memory.control;
+    Turn turn;
+    LinearSegment s;
+    u32 segment = ~0u;
+    for (Tile tile = Tile::start(); tile.find(p, rank); tile.next(), turn.advance(1)) {
+      if (tile.segment != segment) s = p.linear.segments[segment = tile.segment];
+      u32 row = tile.row0 + group * 16 + lane_id() / 4;
+      float scale[2];
+#pragma unroll
+      for (u32 i = 0; i < 2; i++) scale[i] = row + i * 8 < s.out_features ? s.scale[row + i * 8] : 0.0f;
+      barrier_wait(&control.sums_full[group], turn.parity);
+      send_half(rank ^ 1, turn.parity);
+      int4 sums[TILES];
+#pragma unroll
+      for (u32 n = 0; n < TILES; n++) sums[n] = sum(rank, n);
+      if (lane_id() == 0) warpgroup::store_wait_read<0>();
+      barrier_arrive(&control.sums_empty[group]);
+      barrier_wait(&control.others_full[group], turn.parity);
+#pragma unroll
+      for (u32 n = 0; n < TILES; n++) sums[n] = add(sums[n], memory.others(group)[n * WARP + lane_id()]);
+      __syncwarp();
+      // The other block waits for this where it has another tile; if not, it may have ended.
+      if (lane_id() == 0 && tile.index + gridDim.x / CLUSTER < p.linear.tiles) {
+        barrier_arrive_expect(&control.others_full[group], memory.BYTES);
+        barrier_arrive_remote(&control.others_empty[group], rank ^ 1);
+      }
+      store(s, row, sums, scale);
+    }
+  }
+};
+
+template <u32 TILES> DEVICE void init(const PairParams &p, const Memory<TILES> &memory) {
+  static_assert(CLUSTER == 2 && BOXES == 2, "a half of the tokens is a block's, a sum has two boxes");
   Control &control = *memory.control;
   u32 warps = BOXES * p.row_groups;
+  // Every lane says that it has read or written what is of a tile: for one that says so for its warp, compute-sanitizer does not see
+  // that the others have met it at __syncwarp.
   ring_init(control.full, control.empty, p.stages, 1, warps);
-  ring_init(control.sums_full, control.scales_empty, 2, 1, warps * WARP);
-  for (u32 i = 0; i < 2; i++) barrier_arrive_expect(&control.sums_full[i], memory.sums_count * sizeof(int4));
+  for (u32 i = 0; i < SCALE_TILES; i++) barrier_init(&control.scales_empty[i], warps * WARP);
+  ring_init(control.sums_full, control.sums_empty, GROUPS, BOXES * WARP, WARP);
+  ring_init(control.others_full, control.others_empty, GROUPS, 1, 1);
+  for (u32 i = 0; i < GROUPS; i++) barrier_arrive_expect(&control.others_full[i], memory.BYTES);
   barrier_init_fence();
 }
 
@@ -308,17 +320,19 @@ DEVICE void init(const PairParams &p, const Memory &memory) {
 
 #endif
 
-template <bool X_UNSIGNED> DEVICE void linear_pair(const PairParams &p) {
+template <u32 TOKENS, bool X_UNSIGNED> DEVICE void linear_pair(const PairParams &p) {
 #ifdef WARPGROUP_MMA
   using namespace pair;
   extern __shared__ __align__(1024) u8 dynamic[];
-  Memory memory(p, dynamic);
+  Memory<TOKENS / 16> memory(p, dynamic);
   u32 rank = cluster_rank();
   if (threadIdx.x == 0) init(p, memory);
   cluster_barrier();
   if (warp_id() < BOXES * p.row_groups)
-    consume<X_UNSIGNED>(p, memory, rank);
+    consume<TOKENS, X_UNSIGNED>(p, memory, rank);
   else if (threadIdx.x == WARPS * WARP)
-    Producer{p, memory, evict_first_policy(), rank}.run();
+    Producer<TOKENS>{p, memory, evict_first_policy(), rank}.run();
+  else if (warp_id() > WARPS && warp_id() - WARPS - 1 < p.row_groups)
+    Ending<TOKENS>(p, memory, rank).run(rank);
 #endif
 }

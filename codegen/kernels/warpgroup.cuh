@@ -33,10 +33,18 @@ DEVICE void copy_tile(u32 dst, const TensorMap *map, u32 k, u32 row, u64 *barrie
                : "memory");
 }
 
-DEVICE void copy_tile(u32 dst, const TensorMap *map, u32 k, u32 row, u64 *barrier, u64 policy) {
-  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
-               "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(dst),
-               "l"(map), "r"(k), "r"(row), "r"(smem_address(barrier)), "l"(policy)
+// As many tiles that are neighbors in k, from tile `piece` on, as the map says: one request takes the engine's thread a hundred cycles.
+DEVICE void copy_tiles(u32 dst, const TensorMap *map, u32 row, u32 piece, u64 *barrier) {
+  asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::
+                   "r"(dst),
+               "l"(map), "r"(0), "r"(row), "r"(piece), "r"(smem_address(barrier))
+               : "memory");
+}
+
+DEVICE void copy_tiles(u32 dst, const TensorMap *map, u32 row, u32 piece, u64 *barrier, u64 policy) {
+  asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+               "[%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(dst),
+               "l"(map), "r"(0), "r"(row), "r"(piece), "r"(smem_address(barrier)), "l"(policy)
                : "memory");
 }
 
@@ -129,6 +137,26 @@ MULTIPLY(128, true, u8, NAMES64, 64, 65, DATA64)
 
 #undef MULTIPLY
 #undef MULTIPLY_BY
+
+// The same with the rows of a in registers: those of lane / 4 and 8 more in columns 4q on, then both in columns 16 + 4q on.
+template <u32 N, bool B_UNSIGNED> struct MultiplyRegisters;
+
+#define MULTIPLY(N, B_UNSIGNED, TYPE, NAMES, A0, A1, A2, A3, B, DATA)                                                    \
+  template <> struct MultiplyRegisters<N, B_UNSIGNED> {                                                                  \
+    static DEVICE void run(int (&d)[N / 2], const u32 (&a)[4], u32 b) {                                                  \
+      asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k32.s32.s8." #TYPE " {" NAMES "}, {%" #A0 ", %" #A1           \
+                   ", %" #A2 ", %" #A3 "}, %" #B ", 1;"                                                                  \
+                   : DATA("+r", 0)                                                                                       \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(descriptor(b)));                                    \
+    }                                                                                                                    \
+  };
+
+MULTIPLY(32, false, s8, NAMES16, 16, 17, 18, 19, 20, DATA16)
+MULTIPLY(32, true, u8, NAMES16, 16, 17, 18, 19, 20, DATA16)
+MULTIPLY(64, false, s8, NAMES32, 32, 33, 34, 35, 36, DATA32)
+MULTIPLY(64, true, u8, NAMES32, 32, 33, 34, 35, 36, DATA32)
+
+#undef MULTIPLY
 #undef NAMES16
 #undef NAMES32
 #undef NAMES64

@@ -69,8 +69,10 @@ pub const FILES: &[KernelFile] = files![
     "linear_warpgroup.cuh",
     "map_registers.cuh",
     "mma.cuh",
+    "nibbles.cuh",
     "norm_registers.cuh",
     "norm_row.cuh",
+    "pair_multiply.cuh",
     "observe.cuh",
     "rows.cuh",
     "scan_chunk.cuh",
@@ -222,8 +224,12 @@ pub const KERNELS: &[KernelRow] = table! {
         COLUMNS_4_U8 => "linear_stream_columns<4, true>";
     }
     "linear_pair.cuh", "PairParams" {
-        PAIR_16_I8 => "linear_pair<false>";
-        PAIR_16_U8 => "linear_pair<true>";
+        PAIR_16_I8 => "linear_pair<16, false>";
+        PAIR_16_U8 => "linear_pair<16, true>";
+        PAIR_32_I8 => "linear_pair<32, false>";
+        PAIR_32_U8 => "linear_pair<32, true>";
+        PAIR_64_I8 => "linear_pair<64, false>";
+        PAIR_64_U8 => "linear_pair<64, true>";
     }
     "linear_warpgroup.cuh", "WarpgroupParams" {
         WARPGROUP_32_I8 => "linear_warpgroup<32, 5, false>";

@@ -58,7 +58,7 @@ macro_rules! entries {
 const SKINNY_THREADS: u32 = SKINNY_WARPS * 32;
 const STREAM_THREADS: u32 = (STREAM_WARPS + 1) * 32;
 const MANY_THREADS: u32 = (STREAM_WARPS + 2) * 32;
-const PAIR_THREADS: u32 = (PAIR_BOXES * PAIR_MAX_ROW_GROUPS + 1) * 32;
+const PAIR_THREADS: u32 = (PAIR_BOXES * PAIR_MAX_ROW_GROUPS + 1 + PAIR_MAX_ROW_GROUPS) * 32;
 const SCAN_THREADS: u32 = SCAN_WARPS * 32;
 const LONG_SCAN_THREADS: u32 = LONG_SCAN_WARPS * 32;
 const SCAN_CHUNK_THREADS: u32 = SCAN_CHUNK_WARPS * 32;
@@ -286,6 +286,14 @@ entries! {
     PAIR_16_I8 = "linear_pair_16_i8", PAIR_THREADS, 1, all_shared;
     /// Unsigned activations.
     PAIR_16_U8 = "linear_pair_16_u8", PAIR_THREADS, 1, all_shared;
+    /// Up to 32 rows of W4.
+    PAIR_32_I8 = "linear_pair_32_i8", PAIR_THREADS, 1, all_shared;
+    /// Unsigned activations.
+    PAIR_32_U8 = "linear_pair_32_u8", PAIR_THREADS, 1, all_shared;
+    /// Up to 64 rows of W4.
+    PAIR_64_I8 = "linear_pair_64_i8", PAIR_THREADS, 1, all_shared;
+    /// Unsigned activations.
+    PAIR_64_U8 = "linear_pair_64_u8", PAIR_THREADS, 1, all_shared;
 
     /// W8 by warpgroup instructions, 64 x 32 tiles.
     WARPGROUP_32_I8 = "linear_warpgroup_32_i8", 160, 3;

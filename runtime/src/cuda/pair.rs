@@ -1,24 +1,40 @@
-//! Linears of 5 to 16 rows on Hopper, by pairs of blocks that share k.
+//! Linears of 5 to 64 rows on Hopper, by pairs of blocks that share k.
 
 use super::enqueue::{Queue, with_rows};
 use super::entry::{self, Entry, WARPGROUP_STAGE_K};
 use super::kernels::Grid;
 use super::params::{
     FORMAT_W4_TWO_LEVEL, FORMAT_W8, LinearParams, LinearSegment, PAIR_BOXES, PAIR_CLUSTER, PAIR_MAX_ROW_GROUPS,
-    PAIR_MAX_STAGES, PAIR_TOKENS, PairParams,
+    PAIR_MAX_STAGES, PAIR_SCALE_TILES, PairParams,
 };
-use super::tensor_map::{TWO_LINES, map_weights, tensor_map};
+use super::tensor_map::neighbors_map;
 use super::weights::{LinearOp, with_tiles};
 use crate::device::DeviceError;
 use bytemuck::Zeroable;
+
+/// A kernel.
+struct PairKernel {
+    /// Most rows it takes.
+    tokens: u32,
+    /// For signed and for unsigned activations.
+    entries: [Entry; 2],
+}
 
 /// Kernel, grid and arguments.
 type Launch = (Entry, Grid, PairParams);
 
 /// Fewer rows have kernels of their own.
 const FEWEST_ROWS: u32 = 5;
+/// By the rows they take: those of more than the first are for W4 alone.
+const KERNELS: [PairKernel; 3] = [
+    PairKernel { tokens: 16, entries: [entry::PAIR_16_I8, entry::PAIR_16_U8] },
+    PairKernel { tokens: 32, entries: [entry::PAIR_32_I8, entry::PAIR_32_U8] },
+    PairKernel { tokens: 64, entries: [entry::PAIR_64_I8, entry::PAIR_64_U8] },
+];
+/// Rows that W8 is taken for, and for which a block leaves room beside it.
+const FEW_ROWS: u32 = KERNELS[0].tokens;
 /// Fewer stages do not keep enough weights in flight.
-const FEWEST_STAGES: u32 = 4;
+const FEWEST_STAGES: u32 = 3;
 /// What a block leaves of an SM's memory: blocks of the norm or quantization behind it, and of the mixer, fit beside it, and
 /// wait there. With so much less that two blocks of linears fit an SM, they take turns and both are slower.
 const ROOM_BYTES: u32 = 48 * 1024;
@@ -26,13 +42,12 @@ const ROOM_BYTES: u32 = 48 * 1024;
 const FEWEST_ROW_GROUPS: u32 = 3;
 /// Bytes of a row in a box of the copy engine.
 const BOX_BYTES: u32 = WARPGROUP_STAGE_K;
-const X_BOX_BYTES: u32 = PAIR_TOKENS * BOX_BYTES;
 /// Rows of an instruction.
 const GROUP_ROWS: u32 = 16;
-/// Barriers: of the ring, of sums and of scales.
-const CONTROL_BYTES: u32 = (2 * PAIR_MAX_STAGES + 4) * 8;
-/// Sums of two tiles, of 16 rows.
-const GROUP_SUMS_BYTES: u32 = 2 * PAIR_CLUSTER * PAIR_BOXES * GROUP_ROWS * 8 * 4;
+/// Barriers: of the ring, of scales, and of own and the other block's sums.
+const CONTROL_BYTES: u32 = (2 * PAIR_MAX_STAGES + PAIR_SCALE_TILES + 4 * PAIR_MAX_ROW_GROUPS) * 8;
+/// Sums of 16 rows and half of the tokens: those of a box of every block's half, and what comes from the other block.
+const HALF_SUMS: u32 = PAIR_BOXES * PAIR_CLUSTER + 1;
 
 /// Rows of a tile, in groups: where the pair with the most tiles has the fewest rows. W4 takes as many as there can be: fewer
 /// warps are slower than its weights come.
@@ -43,13 +58,15 @@ fn row_groups(linear: &LinearParams, pairs: u32) -> u32 {
     (fewest..=PAIR_MAX_ROW_GROUPS).rev().min_by_key(most_rows).unwrap_or(PAIR_MAX_ROW_GROUPS)
 }
 
-/// Everything but addresses; `None` where the kernel does not take the linear.
-fn prepare(linear: &LinearParams, smem_per_block: u32, pairs: u32) -> Option<PairParams> {
+/// The kernel, and everything but addresses; `None` where there is none that takes the linear.
+fn prepare(linear: &LinearParams, smem_per_block: u32, pairs: u32) -> Option<(&'static PairKernel, PairParams)> {
+    let kernel = KERNELS.iter().find(|kernel| linear.rows <= kernel.tokens)?;
+    let tokens = kernel.tokens;
     let known = |segment: &LinearSegment| {
-        [FORMAT_W8, FORMAT_W4_TWO_LEVEL].contains(&segment.format) && segment.row_bytes.is_multiple_of(BOX_BYTES)
+        let format = segment.format == FORMAT_W4_TWO_LEVEL || segment.format == FORMAT_W8 && tokens == FEW_ROWS;
+        format && segment.row_bytes.is_multiple_of(BOX_BYTES)
     };
-    let few = (FEWEST_ROWS..=PAIR_TOKENS).contains(&linear.rows);
-    if !few || pairs == 0 || !linear.segments().iter().all(known) {
+    if linear.rows < FEWEST_ROWS || pairs == 0 || !linear.segments().iter().all(known) {
         return None;
     }
     let row_groups = row_groups(linear, pairs);
@@ -58,16 +75,17 @@ fn prepare(linear: &LinearParams, smem_per_block: u32, pairs: u32) -> Option<Pai
     let scale_bytes = narrow.map(|s| (row_groups * GROUP_ROWS * s.groups).next_multiple_of(16) + 16).max().unwrap_or(0);
     // A box of W4 is multiplied by two of activations.
     let wide = if scale_bytes > 0 { 2 } else { 1 };
-    let stage_bytes = PAIR_BOXES * (row_groups * GROUP_ROWS * BOX_BYTES + wide * X_BOX_BYTES);
+    let stage_bytes = PAIR_BOXES * BOX_BYTES * (row_groups * GROUP_ROWS + wide * tokens);
     let linear = with_tiles(*linear, row_groups * GROUP_ROWS);
     let params = PairParams { linear, row_groups, stage_bytes, scale_bytes, ..PairParams::zeroed() };
-    let stages = smem_per_block.saturating_sub(smem_bytes(&params) + 1024 + ROOM_BYTES) / stage_bytes;
-    (stages >= FEWEST_STAGES).then(|| PairParams { stages: stages.min(PAIR_MAX_STAGES), ..params })
+    let room = if tokens == FEW_ROWS { ROOM_BYTES } else { 0 };
+    let stages = smem_per_block.saturating_sub(smem_bytes(&params, tokens) + 1024 + room) / stage_bytes;
+    (stages >= FEWEST_STAGES).then(|| (kernel, PairParams { stages: stages.min(PAIR_MAX_STAGES), ..params }))
 }
 
-fn smem_bytes(params: &PairParams) -> u32 {
-    let sums = params.row_groups * GROUP_SUMS_BYTES;
-    params.stages * params.stage_bytes + sums + 2 * params.scale_bytes + CONTROL_BYTES
+fn smem_bytes(params: &PairParams, tokens: u32) -> u32 {
+    let sums = HALF_SUMS * params.row_groups * GROUP_ROWS * tokens / PAIR_CLUSTER * 4;
+    params.stages * params.stage_bytes + sums + PAIR_SCALE_TILES * params.scale_bytes + CONTROL_BYTES
 }
 
 impl Queue<'_> {
@@ -81,13 +99,15 @@ impl Queue<'_> {
 
     fn paired_launch(&self, linear: &LinearParams) -> Result<Option<Launch>, DeviceError> {
         let pairs = self.gpu.sm_count / PAIR_CLUSTER;
-        let Some(mut params) = prepare(linear, self.gpu.smem_per_block, pairs) else { return Ok(None) };
-        params.x = tensor_map(linear.x, linear.k_padded, linear.rows, PAIR_TOKENS, TWO_LINES)?;
-        map_weights(&mut params.weights, linear, params.row_groups * GROUP_ROWS, TWO_LINES)?;
-        let entry = [entry::PAIR_16_I8, entry::PAIR_16_U8][linear.x_unsigned as usize];
+        let Some((kernel, mut params)) = prepare(linear, self.gpu.smem_per_block, pairs) else { return Ok(None) };
+        params.x = neighbors_map(linear.x, linear.k_padded, linear.rows, kernel.tokens, PAIR_BOXES)?;
+        for (map, segment) in params.weights.iter_mut().zip(linear.segments()) {
+            let rows = params.row_groups * GROUP_ROWS;
+            *map = neighbors_map(segment.weight, segment.row_bytes, segment.out_features, rows, PAIR_BOXES)?;
+        }
         let blocks = pairs.min(params.linear.tiles) * PAIR_CLUSTER;
-        let grid = Grid::new(blocks as usize, 1, 1).smem(smem_bytes(&params) as usize);
-        Ok(Some((entry, grid.clusters(PAIR_CLUSTER as usize), params)))
+        let grid = Grid::new(blocks as usize, 1, 1).smem(smem_bytes(&params, kernel.tokens) as usize);
+        Ok(Some((kernel.entries[linear.x_unsigned as usize], grid.clusters(PAIR_CLUSTER as usize), params)))
     }
 }
 
@@ -116,10 +136,19 @@ mod tests {
     #[test]
     fn fills_shared_memory_with_stages_but_for_the_blocks_beside_it() {
         for (k, format) in [(4096, FORMAT_W8), (21504, FORMAT_W8), (8192, FORMAT_W4_TWO_LEVEL)] {
-            let params = prepare(&linear(16, k, format), HOPPER, PAIRS).unwrap();
-            let bytes = smem_bytes(&params);
+            let (kernel, params) = prepare(&linear(16, k, format), HOPPER, PAIRS).unwrap();
+            let bytes = smem_bytes(&params, kernel.tokens);
             let room = HOPPER - 1024 - bytes;
             assert!((ROOM_BYTES..ROOM_BYTES + params.stage_bytes).contains(&room), "{room}");
+        }
+    }
+
+    #[test]
+    fn takes_more_rows_of_w4_with_all_of_shared_memory() {
+        for (rows, k) in [(17, 4096), (32, 8192), (33, 4096), (64, 21504)] {
+            let (kernel, params) = prepare(&linear(rows, k, FORMAT_W4_TWO_LEVEL), HOPPER, PAIRS).unwrap();
+            assert!(rows <= kernel.tokens && params.row_groups == PAIR_MAX_ROW_GROUPS);
+            assert!((0..params.stage_bytes).contains(&(HOPPER - 1024 - smem_bytes(&params, kernel.tokens))));
         }
     }
 
@@ -136,6 +165,7 @@ mod tests {
         let takes = |linear: &LinearParams| prepare(linear, HOPPER, PAIRS).is_some();
         assert!(!takes(&linear(4, 4096, FORMAT_W8)));
         assert!(!takes(&linear(17, 4096, FORMAT_W8)));
+        assert!(!takes(&linear(65, 4096, FORMAT_W4_TWO_LEVEL)));
         assert!(!takes(&linear(16, 4064, FORMAT_W8)));
         assert!(!takes(&linear(16, 4096 + 128, FORMAT_W4_TWO_LEVEL)));
         assert!(!takes(&linear(16, 4096, super::super::params::FORMAT_W4_GROUP)));

@@ -51,6 +51,19 @@ pub(super) fn tensor_map(
     matrix.encode([WARPGROUP_STAGE_K, tile_rows], promotion)
 }
 
+/// The same, `tiles` that are neighbors in k at a time: rows are whole tiles.
+pub(super) fn neighbors_map(
+    address: u64,
+    row_bytes: u32,
+    rows: u32,
+    tile_rows: u32,
+    tiles: u32,
+) -> Result<TensorMap, DeviceError> {
+    let sizes = [WARPGROUP_STAGE_K, rows, row_bytes / WARPGROUP_STAGE_K].map(u64::from);
+    let strides = [row_bytes, WARPGROUP_STAGE_K].map(u64::from);
+    encode(address, CU_TENSOR_MAP_DATA_TYPE_UINT8, sizes, &strides, [WARPGROUP_STAGE_K, tile_rows, tiles], TWO_LINES)
+}
+
 /// Rows of a box of results.
 const RESULT_ROWS: u32 = 32;
 
@@ -78,28 +91,41 @@ struct Matrix {
 
 impl Matrix {
     fn encode(&self, tile: [u32; 2], promotion: CUtensorMapL2promotion) -> Result<TensorMap, DeviceError> {
-        let mut map = sys::CUtensorMap { opaque: [0; 16] };
-        let (sizes, strides) = ([u64::from(self.columns), u64::from(self.rows)], [u64::from(self.row_bytes)]);
-        let steps = [1, 1];
-        // SAFETY: every pointer is to an array of the rank's length, which the driver reads during the call; the address is
-        // of memory of this size.
-        let encoded = unsafe {
-            sys::cuTensorMapEncodeTiled(
-                &mut map,
-                self.kind,
-                2,
-                self.address as *mut c_void,
-                sizes.as_ptr(),
-                strides.as_ptr(),
-                tile.as_ptr(),
-                steps.as_ptr(),
-                sys::CUtensorMapInterleave_enum::CU_TENSOR_MAP_INTERLEAVE_NONE,
-                sys::CUtensorMapSwizzle_enum::CU_TENSOR_MAP_SWIZZLE_128B,
-                promotion,
-                sys::CUtensorMapFloatOOBfill_enum::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
-            )
-        };
-        encoded.result().map_err(failed("cuTensorMapEncodeTiled"))?;
-        Ok(TensorMap { opaque: map.opaque })
+        let sizes = [u64::from(self.columns), u64::from(self.rows)];
+        encode(self.address, self.kind, sizes, &[u64::from(self.row_bytes)], tile, promotion)
     }
+}
+
+/// Of `RANK` dimensions, with the bytes from one to the next of all but the first.
+fn encode<const RANK: usize>(
+    address: u64,
+    kind: CUtensorMapDataType,
+    sizes: [u64; RANK],
+    strides: &[u64],
+    tile: [u32; RANK],
+    promotion: CUtensorMapL2promotion,
+) -> Result<TensorMap, DeviceError> {
+    debug_assert_eq!(strides.len() + 1, RANK);
+    let mut map = sys::CUtensorMap { opaque: [0; 16] };
+    let steps = [1; RANK];
+    // SAFETY: every pointer is to an array of the rank's length, that of strides to one less, which the driver reads during the
+    // call; the address is of memory of this size.
+    let encoded = unsafe {
+        sys::cuTensorMapEncodeTiled(
+            &mut map,
+            kind,
+            RANK as u32,
+            address as *mut c_void,
+            sizes.as_ptr(),
+            strides.as_ptr(),
+            tile.as_ptr(),
+            steps.as_ptr(),
+            sys::CUtensorMapInterleave_enum::CU_TENSOR_MAP_INTERLEAVE_NONE,
+            sys::CUtensorMapSwizzle_enum::CU_TENSOR_MAP_SWIZZLE_128B,
+            promotion,
+            sys::CUtensorMapFloatOOBfill_enum::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+        )
+    };
+    encoded.result().map_err(failed("cuTensorMapEncodeTiled"))?;
+    Ok(TensorMap { opaque: map.opaque })
 }

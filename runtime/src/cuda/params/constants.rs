@@ -73,8 +73,8 @@ device_constants! {
     PAIR_BOXES = 2;
     /// Most weight rows of a tile of it, in groups of 16.
     PAIR_MAX_ROW_GROUPS = 4;
-    /// Most rows of x it takes.
-    PAIR_TOKENS = 16;
+    /// Tiles of which it has group scales at a time.
+    PAIR_SCALE_TILES = 2;
     /// Most stages of its ring.
     PAIR_MAX_STAGES = 16;
     /// Groups a weight row may have.
