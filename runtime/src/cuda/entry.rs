@@ -282,10 +282,10 @@ entries! {
     /// Unsigned activations.
     MANY_32_U8 = "linear_stream_many_32_u8", MANY_THREADS, 1, all_shared;
 
-    /// Up to 16 rows, pairs of blocks that share k.
-    PAIR_16_I8 = "linear_pair_16_i8", PAIR_THREADS, 1, all_shared;
+    /// Up to 16 rows, pairs of blocks that share k; blocks of what is behind it fit beside one.
+    PAIR_16_I8 = "linear_pair_16_i8", PAIR_THREADS, 2, all_shared;
     /// Unsigned activations.
-    PAIR_16_U8 = "linear_pair_16_u8", PAIR_THREADS, 1, all_shared;
+    PAIR_16_U8 = "linear_pair_16_u8", PAIR_THREADS, 2, all_shared;
     /// Up to 32 rows of W4.
     PAIR_32_I8 = "linear_pair_32_i8", PAIR_THREADS, 1, all_shared;
     /// Unsigned activations.
