@@ -145,13 +145,13 @@ impl Models {
         };
         plan.launches.extend(head_plan.launches.iter().filter(|l| l.origin == "embedding").cloned());
         for (number, kind) in PATTERN.chars().enumerate() {
-            let (launches, prefix) = match kind {
-                'M' => (layer(0, mamba_plan), format!("mamba{number}#")),
-                '-' => (layer(1, rest_plan), format!("mlp{number}#")),
-                _ => (layer(2, rest_plan), format!("attention{number}#")),
+            let (made, index, name) = match kind {
+                'M' => (mamba_plan, 0, "mamba"),
+                '-' => (rest_plan, 1, "mlp"),
+                _ => (rest_plan, 2, "attention"),
             };
-            for mut launch in launches {
-                rename(&mut launch.kernel, &prefix, &rest_plan.states, &mut plan.states);
+            for mut launch in layer(index, made) {
+                rename(&mut launch.kernel, &format!("{name}{number}#"), &made.states, &mut plan.states);
                 plan.launches.push(launch);
             }
         }
