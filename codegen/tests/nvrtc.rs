@@ -4,14 +4,14 @@ use codegen::instantiate::programs;
 use codegen::nvrtc::{CompiledKernels, Compiler, NvrtcError};
 use codegen::target::Target;
 use runtime::cuda::entry;
+use std::path::Path;
 use std::sync::OnceLock;
-use tempfile::TempDir;
 
 /// Everything compiled once, and the cache that it left.
 struct Compiled {
     kernels: Vec<CompiledKernels>,
     compiler: Compiler,
-    cache: TempDir,
+    cache: &'static Path,
 }
 
 fn compiled() -> Option<&'static Compiled> {
@@ -20,8 +20,12 @@ fn compiled() -> Option<&'static Compiled> {
 }
 
 fn compile() -> Option<Compiled> {
-    let cache = tempfile::tempdir().expect("a temporary folder");
-    let compiler = match Compiler::open(Some(cache.path())) {
+    // What is static is never dropped, and a temporary folder would stay: this one is cargo's, and the next run empties it.
+    let cache = Path::new(concat!(env!("CARGO_TARGET_TMPDIR"), "/kernels"));
+    if cache.exists() {
+        std::fs::remove_dir_all(cache).expect("a folder of the run before");
+    }
+    let compiler = match Compiler::open(Some(cache)) {
         Ok(compiler) => compiler,
         Err(NvrtcError::NotFound) => {
             eprintln!("skipped: NVRTC is not installed");
@@ -58,7 +62,7 @@ fn every_kernel_compiles_for_every_target_and_none_spills() {
 #[test]
 fn a_second_compilation_comes_from_the_cache() {
     let Some(Compiled { kernels, compiler, cache }) = compiled() else { return };
-    let files: Vec<_> = std::fs::read_dir(cache.path()).unwrap().map(|file| file.unwrap().path()).collect();
+    let files: Vec<_> = std::fs::read_dir(cache).unwrap().map(|file| file.unwrap().path()).collect();
     assert_eq!(files.len(), programs().len() * Target::ALL.len());
     for file in files {
         let mut image = std::fs::read(&file).unwrap();
