@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
-use tempfile::{TempDir, tempdir};
 
 /// The binary under test, in the root of the repository, so that paths in messages are short.
 pub fn nemoc() -> Command {
@@ -58,24 +57,22 @@ pub fn nano_copy(into: &Path) -> PathBuf {
     to
 }
 
-/// nano under phases 0 and 1, compiled once.
-fn artifacts() -> &'static (TempDir, [PathBuf; 2]) {
-    static COMPILED: OnceLock<(TempDir, [PathBuf; 2])> = OnceLock::new();
+/// nano under phases 0 and 1, compiled once, into cargo's folder: what is static is never dropped, and a temporary folder would stay.
+fn artifacts() -> &'static [PathBuf; 2] {
+    static COMPILED: OnceLock<[PathBuf; 2]> = OnceLock::new();
     COMPILED.get_or_init(|| {
-        let dir = tempdir().expect("there is room for temporary files");
-        let paths = ["0", "1"].map(|phase| {
-            let output = dir.path().join(format!("nano-{phase}.nemo"));
-            let path = output.to_str().expect("temporary folders have plain names");
+        ["0", "1"].map(|phase| {
+            let output = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("nano-{phase}.nemo"));
+            let path = output.to_str().expect("cargo's folder has a plain name");
             stdout(&plain_compile(&["examples/nano", "--phase", phase, "-o", path]));
             output
-        });
-        (dir, paths)
+        })
     })
 }
 
 /// The artifact of nano under a phase.
 pub fn phase(number: usize) -> &'static str {
-    artifacts().1[number].to_str().expect("temporary folders have plain names")
+    artifacts()[number].to_str().expect("cargo's folder has a plain name")
 }
 
 /// Rewrites a file.
