@@ -1,4 +1,4 @@
-// Plan kernel `linear` for 8-bit activations and 5 to 64 rows, on Hopper: W8 and W4 two-level up to 16, W4 beyond, by pairs of blocks.
+// Plan kernel `linear` for 8-bit activations and 5 to 64 rows, on Hopper: W8 and W4 two-level, by pairs of blocks.
 //
 // Bound by reading the weights once: 21504 x 4096 of W8 is 88 MB, 19.7 us at an H200's 4.47 TB/s.
 //
@@ -188,14 +188,16 @@ template <u32 TOKENS, bool X_UNSIGNED> DEVICE void consume(const PairParams &p, 
     for (u32 at = tile.first; at < tile.end; at++, turn.advance(p.stages)) {
       u32 weights = ring + turn.slot * p.stage_bytes, x = x_ring + turn.slot * p.stage_bytes, piece = (at * BOXES + box) * 2;
       barrier_wait(&control.full[turn.slot], turn.parity);
-      if constexpr (TOKENS > FEW_TOKENS)
-        chunk_w4_many<TOKENS, X_UNSIGNED>(weights, x + box * 2 * X_BOX_BYTES, groups, piece, acc);
-      else if (tile.w8)
+      if constexpr (TOKENS > FEW_TOKENS) {
+        if (tile.w8)
+          chunk_w8_many<TOKENS, X_UNSIGNED>(weights, x + box * X_BOX_BYTES, acc);
+        else
+          chunk_w4_many<TOKENS, X_UNSIGNED>(weights, x + box * 2 * X_BOX_BYTES, groups, piece, acc);
+      } else if (tile.w8)
         chunk_w8<X_UNSIGNED>(weights, x + lane.x + box * X_BOX_BYTES, acc);
       else
         chunk_w4<X_UNSIGNED>(weights, x + lane.x + box * 2 * X_BOX_BYTES, groups, piece, acc);
-      __syncwarp();
-      if (lane_id() == 0) barrier_arrive(&control.empty[turn.slot]);
+      barrier_arrive(&control.empty[turn.slot]);
     }
     barrier_arrive(&control.scales_empty[place.slot]);
     barrier_wait(&control.sums_empty[group], sums.parity ^ 1);
@@ -306,9 +308,9 @@ template <u32 TILES> DEVICE void init(const PairParams &p, const Memory<TILES> &
   static_assert(CLUSTER == 2 && BOXES == 2, "a half of the tokens is a block's, a sum has two boxes");
   Control &control = *memory.control;
   u32 warps = BOXES * p.row_groups;
-  // Every lane says that it has read or written what is of a tile: for one that says so for its warp, compute-sanitizer does not see
-  // that the others have met it at __syncwarp.
-  ring_init(control.full, control.empty, p.stages, 1, warps);
+  // Every lane says what it has read or written: for one that says so for its warp, compute-sanitizer does not see that the others
+  // have met it at __syncwarp.
+  ring_init(control.full, control.empty, p.stages, 1, warps * WARP);
   for (u32 i = 0; i < SCALE_TILES; i++) barrier_init(&control.scales_empty[i], warps * WARP);
   ring_init(control.sums_full, control.sums_empty, GROUPS, BOXES * WARP, WARP);
   ring_init(control.others_full, control.others_empty, GROUPS, 1, 1);

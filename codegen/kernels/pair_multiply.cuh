@@ -3,9 +3,9 @@
 // - Up to 16 tokens: mma.sync, tokens are the 8 columns of an instruction, and ldmatrix reads both from boxes that the copy engine
 //   swizzled. A W4 word of ldmatrix has in its low and high halves what the instruction wants of two pieces of k. The sums of a
 //   group are scaled and added to the total, in integers.
-// - More: wgmma, where a warpgroup has the 64 rows of a box. Nibbles are multiplied by their group's scale in registers, which
-//   fits 8 bits and is the same integer, and tokens are read from shared memory by the tensor cores themselves: what a warp
-//   spends does not grow with them.
+// - More: wgmma, where a warpgroup has the 64 rows of a box in registers, and tokens are read from shared memory by the tensor
+//   cores themselves: what a warp spends does not grow with them. Nibbles are multiplied by their group's scale, which fits 8 bits
+//   and is the same integer.
 #pragma once
 #include "mma.cuh"
 #include "nibbles.cuh"
@@ -97,6 +97,17 @@ DEVICE void chunk_w4(u32 weights, u32 x, const GroupScales &scales, u32 piece, i
 }
 
 // The same for N tokens by the four warps of a box: `x` is that of all of them.
+template <u32 N, bool X_UNSIGNED> DEVICE void chunk_w8_many(u32 weights, u32 x, int (&acc)[N / 2]) {
+  u32 a[BOX_BYTES / 32][4], b = warpgroup::matrix(x);
+#pragma unroll
+  for (u32 i = 0; i < BOX_BYTES / 32; i++) load_matrices(a[i], weights ^ i * 32);
+  warpgroup::fence();
+#pragma unroll
+  for (u32 i = 0; i < BOX_BYTES / 32; i++) warpgroup::MultiplyRegisters<N, X_UNSIGNED>::run(acc, a[i], b + i * 2);
+  warpgroup::commit();
+  warpgroup::wait<0>();
+}
+
 template <u32 N, bool X_UNSIGNED>
 DEVICE void chunk_w4_many(u32 weights, u32 x, const GroupScales &scales, u32 piece, int (&acc)[N / 2]) {
   u32 packed[BOX_BYTES / 32][4], a[BOX_BYTES / 16][4], scale[2][2];

@@ -102,8 +102,7 @@ DEVICE void consume(const SsmScanParams &p, const u8 *ring, u64 *full, u64 *empt
       kept::store_row(state, first + i, true, s, noise, fabsf(y) < __uint_as_float(kept::INFINITE));
       if (lane_id() % 8 == 0) out[i] = fmaf(d, token.x[i], y);
     }
-    __syncwarp();
-    if (lane_id() == 0) barrier_arrive(&empty[turn.slot]);
+    barrier_arrive(&empty[turn.slot]);
   }
 }
 
@@ -117,7 +116,7 @@ template <int J, u32 DTYPE, u32 STAGES, u32 WARPS> DEVICE void ssm_scan_many(con
   extern __shared__ __align__(128) u8 ring[];
   __shared__ u64 full[STAGES], empty[STAGES];
   if (threadIdx.x == 0) {
-    ring_init(full, empty, STAGES, 1, 1);
+    ring_init(full, empty, STAGES, 1, WARP); // every lane arrives: racecheck does not see that lanes met at __syncwarp
     barrier_init_fence();
   }
   __syncthreads();

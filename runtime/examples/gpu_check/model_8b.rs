@@ -4,7 +4,7 @@
 use runtime::plan::{DType, Kernel, Launch, Plan, State, StateId, WeightFormat};
 use runtime::synthetic::{Layout, MemoryStore, Shape, model};
 use runtime::tensors::{TensorStore, TensorView};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 const PATTERN: &str = "M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M-";
 const VOCAB: usize = 131_072;
@@ -95,14 +95,32 @@ impl TensorStore for Store {
 }
 
 pub struct Models {
-    made: HashMap<&'static str, (Plan, MemoryStore)>,
+    made: HashMap<Made, (Plan, MemoryStore)>,
 }
 
-fn key(format: WeightFormat) -> &'static str {
-    match format {
-        WeightFormat::Float { .. } => "bf16",
-        WeightFormat::W8 => "w8",
-        _ => "w4",
+/// What a model is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Made {
+    format: WeightFormat,
+    /// Of the matrices of a linear that has several.
+    segments: Option<[WeightFormat; 3]>,
+}
+
+impl Made {
+    fn of(format: WeightFormat) -> Made {
+        Made { format, segments: None }
+    }
+
+    /// `nemoc compile` keeps in_proj.dt in 8 bits where the rest of in_proj has 4.
+    fn mamba(format: WeightFormat) -> Made {
+        let narrow = matches!(format, WeightFormat::W4TwoLevel { .. });
+        Made { format, segments: narrow.then_some([format, format, WeightFormat::W8]) }
+    }
+}
+
+impl Scheme {
+    fn made(&self) -> [Made; 3] {
+        [Made::mamba(self.mamba), Made::of(self.rest), Made::of(self.head)]
     }
 }
 
@@ -110,30 +128,25 @@ impl Models {
     /// Of the formats of these schemes. `fused`: the mixer is one launch of the plan. Without `ssm_dtype`, scan states are kept as
     /// `nemoc compile` keeps them.
     pub fn make(schemes: &[Scheme], fused: bool, ssm_dtype: Option<DType>) -> Models {
-        let of = |format| {
+        let of = |made: Made| {
+            let Made { format, segments } = made;
             let by_phase = if matches!(format, WeightFormat::W4TwoLevel { .. }) { DType::F16 } else { DType::F32 };
             let layout = Layout {
                 fused_mixer: fused,
                 hadamard_block: (format != BF16).then_some(256),
                 kv_dtype: if format == BF16 { DType::F32 } else { DType::Bf16 },
                 ssm_dtype: ssm_dtype.unwrap_or(by_phase),
+                segments,
                 ..Layout::of(format)
             };
-            (key(format), model(&shape(), &layout, 3))
+            model(&shape(), &layout, 3)
         };
-        let mut made = HashMap::new();
-        for format in schemes.iter().flat_map(|scheme| [scheme.mamba, scheme.rest, scheme.head]) {
-            if !made.contains_key(key(format)) {
-                made.extend([of(format)]);
-            }
-        }
-        Models { made }
+        let wanted: HashSet<Made> = schemes.iter().flat_map(Scheme::made).collect();
+        Models { made: wanted.into_iter().map(|made| (made, of(made))).collect() }
     }
 
     pub fn build(&self, scheme: &Scheme) -> (Plan, Store) {
-        let (mamba_plan, mamba) = &self.made[key(scheme.mamba)];
-        let (rest_plan, rest) = &self.made[key(scheme.rest)];
-        let (head_plan, head) = &self.made[key(scheme.head)];
+        let [(mamba_plan, mamba), (rest_plan, rest), (head_plan, head)] = scheme.made().map(|made| &self.made[&made]);
         let mut plan = rest_plan.clone();
         plan.model.vocab_size = VOCAB;
         plan.buffers[plan.logits.0 as usize].cols = VOCAB;

@@ -12,8 +12,8 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     // Sequences for each kernel that takes few rows of the format.
     for (name, format, sequences) in [
-        ("w8", W8, &[1, 2, 4, 7, 16][..]),
-        ("w4", W4, &[1, 2, 4, 7, 24]),
+        ("w8", W8, &[1, 2, 4, 7, 16, 24, 40][..]),
+        ("w4", W4, &[1, 2, 4, 7, 24, 40]),
         ("w4 f16 scales", W4_GROUP, &[1, 2, 4, 7, 16, 24, 40]),
     ] {
         cases.extend(sequences.iter().map(|sequences| mlp(name, format, *sequences)));
@@ -26,6 +26,8 @@ pub fn cases() -> Vec<Case> {
         ([W8, W4, W4_GROUP], 192, 4),
         ([W4, W8, W4], 192, 7),
         ([W4, W4_GROUP, W8], 192, 16),
+        ([W4, W8, W4], 192, 24),
+        ([W8, W4, W8], 192, 40),
         ([W4, W8, W4_GROUP], 192, 24),
     ] {
         cases.push(mixer(formats, hidden_size, sequences));

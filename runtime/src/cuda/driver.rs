@@ -4,7 +4,8 @@ pub(super) use super::stream::{Event, Stream};
 use crate::device::DeviceError;
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
-use std::ffi::{CString, c_void};
+use std::ffi::{CStr, c_void};
+use std::ptr::{null, null_mut};
 
 /// What a call that cannot be recovered from becomes.
 pub(super) fn failed(what: &str) -> impl Fn(DriverError) -> DeviceError + '_ {
@@ -48,8 +49,8 @@ pub fn find_gpus() -> Result<usize, String> {
     }
 }
 
-/// What launches with attributes and graphs need.
-const OLDEST_DRIVER: i32 = 12_000;
+/// What the list of a module's kernels needs.
+const OLDEST_DRIVER: i32 = 12_040;
 
 fn check_driver(version: i32) -> Result<(), DeviceError> {
     if version >= OLDEST_DRIVER {
@@ -59,7 +60,7 @@ fn check_driver(version: i32) -> Result<(), DeviceError> {
     Err(DeviceError::Backend {
         device: "CUDA".to_owned(),
         message: format!("the NVIDIA driver supports CUDA {}, {} is needed", text(version), text(OLDEST_DRIVER)),
-        help: "update the driver to 525 or later, or run on the CPU (`--device cpu`)".to_owned(),
+        help: "update the driver to 550 or later, or run on the CPU (`--device cpu`)".to_owned(),
     })
 }
 
@@ -246,7 +247,7 @@ impl Graph {
         // SAFETY: capture was begun above.
         let captured = unsafe { result::stream::end_capture(stream.handle) }.map_err(failed("cuStreamEndCapture"));
         // Owned before anything else can fail: both are destroyed with it.
-        let captured = captured.map(|graph| Graph { exec: std::ptr::null_mut(), graph });
+        let captured = captured.map(|graph| Graph { exec: null_mut(), graph });
         enqueued?;
         let mut captured = captured?;
         // SAFETY: the graph is valid; `exec` may be written.
@@ -287,12 +288,28 @@ impl Module {
         unsafe { result::module::load_data(terminated.as_ptr().cast()) }.map(Module)
     }
 
-    /// A kernel that may use up to `smem_bytes` of dynamic shared memory.
-    pub(super) fn function(&self, symbol: &str) -> Result<sys::CUfunction, DriverError> {
-        let name = CString::new(symbol).map_err(|_| DriverError(sys::CUresult::CUDA_ERROR_NOT_FOUND))?;
-        // SAFETY: the module lives.
-        unsafe { result::module::get_function(self.0, name) }
+    /// Its kernels, by symbol.
+    pub(super) fn functions(&self) -> Result<Vec<(String, sys::CUfunction)>, DeviceError> {
+        let mut count = 0;
+        // SAFETY: the module lives, `count` may be written.
+        unsafe { sys::cuModuleGetFunctionCount(&mut count, self.0) }
+            .result()
+            .map_err(failed("cuModuleGetFunctionCount"))?;
+        let mut functions = vec![null_mut(); count as usize];
+        // SAFETY: the module lives, `functions` has room for this many.
+        unsafe { sys::cuModuleEnumerateFunctions(functions.as_mut_ptr(), count, self.0) }
+            .result()
+            .map_err(failed("cuModuleEnumerateFunctions"))?;
+        functions.into_iter().map(|function| Ok((symbol_of(function)?, function))).collect()
     }
+}
+
+fn symbol_of(function: sys::CUfunction) -> Result<String, DeviceError> {
+    let mut name = null();
+    // SAFETY: the function is of a module that lives, `name` may be written.
+    unsafe { sys::cuFuncGetName(&mut name, function) }.result().map_err(failed("cuFuncGetName"))?;
+    // SAFETY: the driver made it a C string, which lives as long as the module.
+    Ok(unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned())
 }
 
 impl Drop for Module {
@@ -308,8 +325,8 @@ mod tests {
 
     #[test]
     fn an_old_driver_is_refused_by_its_version() {
-        assert!(check_driver(12_000).is_ok() && check_driver(13_010).is_ok());
+        assert!(check_driver(12_040).is_ok() && check_driver(13_010).is_ok());
         let error = check_driver(11_080).unwrap_err().to_string();
-        assert!(error.contains("supports CUDA 11.8, 12.0 is needed") && error.contains("help: update"), "{error}");
+        assert!(error.contains("supports CUDA 11.8, 12.4 is needed") && error.contains("help: update"), "{error}");
     }
 }

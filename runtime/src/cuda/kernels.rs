@@ -80,11 +80,14 @@ pub(super) struct Kernels {
 impl Kernels {
     pub(super) fn load(gpu: &Gpu, images: &dyn KernelImages) -> Result<Kernels, DeviceError> {
         let Loaded { modules, target, passed_over } = load_modules(gpu, images)?;
+        let mut found = HashMap::new();
+        for module in &modules {
+            found.extend(module.functions()?);
+        }
         let mut functions = HashMap::new();
         for entry in entry::ALL {
             let symbol = entry.symbol();
-            let function = modules.iter().find_map(|module| module.function(&symbol).ok());
-            let function = function.ok_or_else(|| DeviceError::Backend {
+            let function = *found.get(&symbol).ok_or_else(|| DeviceError::Backend {
                 device: "CUDA".to_owned(),
                 message: format!("the compiled kernels lack {symbol}"),
                 help: "the artifact was written by another version of nemoc; compile the model again".to_owned(),

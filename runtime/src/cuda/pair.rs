@@ -25,13 +25,14 @@ type Launch = (Entry, Grid, PairParams);
 
 /// Fewer rows have kernels of their own.
 const FEWEST_ROWS: u32 = 5;
-/// By the rows they take: those of more than the first are for W4 alone.
+/// By the rows they take.
 const KERNELS: [PairKernel; 3] = [
     PairKernel { tokens: 16, entries: [entry::PAIR_16_I8, entry::PAIR_16_U8] },
     PairKernel { tokens: 32, entries: [entry::PAIR_32_I8, entry::PAIR_32_U8] },
     PairKernel { tokens: 64, entries: [entry::PAIR_64_I8, entry::PAIR_64_U8] },
 ];
-/// Rows that W8 is taken for, and for which a block leaves room beside it.
+/// Rows for which a block leaves room beside it, and that a warp multiplies by itself: more are multiplied by warpgroups, which have
+/// all row groups of a tile.
 const FEW_ROWS: u32 = KERNELS[0].tokens;
 /// Fewer stages do not keep enough weights in flight.
 const FEWEST_STAGES: u32 = 3;
@@ -51,10 +52,10 @@ const HALF_SUMS: u32 = PAIR_BOXES * PAIR_CLUSTER + 1;
 
 /// Rows of a tile, in groups: where the pair with the most tiles has the fewest rows. W4 takes as many as there can be: fewer
 /// warps are slower than its weights come.
-fn row_groups(linear: &LinearParams, pairs: u32) -> u32 {
+fn row_groups(linear: &LinearParams, tokens: u32, pairs: u32) -> u32 {
     let most_rows = |groups: &u32| with_tiles(*linear, groups * GROUP_ROWS).tiles.div_ceil(pairs) * groups;
     let narrow = linear.segments().iter().any(|segment| segment.format != FORMAT_W8);
-    let fewest = if narrow { PAIR_MAX_ROW_GROUPS } else { FEWEST_ROW_GROUPS };
+    let fewest = if narrow || tokens > FEW_ROWS { PAIR_MAX_ROW_GROUPS } else { FEWEST_ROW_GROUPS };
     (fewest..=PAIR_MAX_ROW_GROUPS).rev().min_by_key(most_rows).unwrap_or(PAIR_MAX_ROW_GROUPS)
 }
 
@@ -63,13 +64,13 @@ fn prepare(linear: &LinearParams, smem_per_block: u32, pairs: u32) -> Option<(&'
     let kernel = KERNELS.iter().find(|kernel| linear.rows <= kernel.tokens)?;
     let tokens = kernel.tokens;
     let known = |segment: &LinearSegment| {
-        let format = segment.format == FORMAT_W4_TWO_LEVEL || segment.format == FORMAT_W8 && tokens == FEW_ROWS;
+        let format = segment.format == FORMAT_W4_TWO_LEVEL || segment.format == FORMAT_W8;
         format && segment.row_bytes.is_multiple_of(BOX_BYTES)
     };
     if linear.rows < FEWEST_ROWS || pairs == 0 || !linear.segments().iter().all(known) {
         return None;
     }
-    let row_groups = row_groups(linear, pairs);
+    let row_groups = row_groups(linear, tokens, pairs);
     let narrow = linear.segments().iter().filter(|segment| segment.format != FORMAT_W8);
     // Scales may start anywhere within 16 bytes.
     let scale_bytes = narrow.map(|s| (row_groups * GROUP_ROWS * s.groups).next_multiple_of(16) + 16).max().unwrap_or(0);
@@ -144,9 +145,14 @@ mod tests {
     }
 
     #[test]
-    fn takes_more_rows_of_w4_with_all_of_shared_memory() {
-        for (rows, k) in [(17, 4096), (32, 8192), (33, 4096), (64, 21504)] {
-            let (kernel, params) = prepare(&linear(rows, k, FORMAT_W4_TWO_LEVEL), HOPPER, PAIRS).unwrap();
+    fn takes_more_rows_by_warpgroups_with_all_of_shared_memory() {
+        for (rows, k, format) in [
+            (17, 4096, FORMAT_W4_TWO_LEVEL),
+            (32, 8192, FORMAT_W8),
+            (33, 4096, FORMAT_W8),
+            (64, 21504, FORMAT_W4_TWO_LEVEL),
+        ] {
+            let (kernel, params) = prepare(&linear(rows, k, format), HOPPER, PAIRS).unwrap();
             assert!(rows <= kernel.tokens && params.row_groups == PAIR_MAX_ROW_GROUPS);
             assert!((0..params.stage_bytes).contains(&(HOPPER - 1024 - smem_bytes(&params, kernel.tokens))));
         }
@@ -155,16 +161,16 @@ mod tests {
     #[test]
     fn shares_rows_out_most_evenly() {
         // Of the 8B model: down_proj, up_proj, qkv_proj, lm_head.
-        let groups = [4096, 21504, 6144, 131_072].map(|n| row_groups(&of_features(n), PAIRS));
+        let groups = [4096, 21504, 6144, 131_072].map(|n| row_groups(&of_features(n), FEW_ROWS, PAIRS));
         assert_eq!(groups, [4, 3, 3, 3]);
-        assert_eq!(row_groups(&linear(16, 4096, FORMAT_W4_TWO_LEVEL), PAIRS), 4);
+        assert_eq!(row_groups(&linear(16, 4096, FORMAT_W4_TWO_LEVEL), FEW_ROWS, PAIRS), 4);
     }
 
     #[test]
     fn leaves_few_and_many_rows_and_other_formats_to_others() {
         let takes = |linear: &LinearParams| prepare(linear, HOPPER, PAIRS).is_some();
         assert!(!takes(&linear(4, 4096, FORMAT_W8)));
-        assert!(!takes(&linear(17, 4096, FORMAT_W8)));
+        assert!(!takes(&linear(65, 4096, FORMAT_W8)));
         assert!(!takes(&linear(65, 4096, FORMAT_W4_TWO_LEVEL)));
         assert!(!takes(&linear(16, 4064, FORMAT_W8)));
         assert!(!takes(&linear(16, 4096 + 128, FORMAT_W4_TWO_LEVEL)));

@@ -135,7 +135,7 @@ pub struct Segment {
 }
 
 /// How a weight `[n, k]` is stored. `kp` is k rounded up to [`K_ALIGN`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum WeightFormat {
     /// `.weight` `[n, k]` as in the checkpoint; x is f32.
