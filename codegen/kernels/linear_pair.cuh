@@ -94,19 +94,6 @@ struct Tile {
   DEVICE void next() { index += gridDim.x / CLUSTER; }
 };
 
-// The group scales of a tile, in a copy of whole 16 bytes: tensors start and end at multiples of 256.
-struct GroupBytes {
-  const u8 *from = nullptr;
-  u32 shift = 0, bytes = 0; // from there to the first scale, and in all
-  GroupBytes() = default;
-  DEVICE GroupBytes(const LinearSegment &s, u32 row0, u32 rows) {
-    const u8 *first = (const u8 *)s.group_scale + (u64)row0 * s.groups;
-    shift = (u32)(u64)first & 15;
-    from = first - shift;
-    bytes = s.format == FORMAT_W8 ? 0 : (shift + min(rows, s.out_features - row0) * s.groups + 15) & ~15u;
-  }
-};
-
 // The thread that requests.
 template <u32 TOKENS> struct Producer {
   static constexpr u32 X_BOX_BYTES = TOKENS * BOX_BYTES;
@@ -122,7 +109,10 @@ template <u32 TOKENS> struct Producer {
     u32 to = smem_address(memory.ring + turn.slot * p.stage_bytes), wide = tile.w8 ? 1 : 2;
     bool once = at == tile.first && !tile.w8;
     GroupBytes scales;
-    if (once) scales = GroupBytes(p.linear.segments[tile.segment], tile.row0, p.row_groups * 16);
+    if (once) {
+      const LinearSegment &s = p.linear.segments[tile.segment];
+      scales = GroupBytes(s, tile.row0, min(p.row_groups * 16, s.out_features - tile.row0));
+    }
     barrier_wait(&control.empty[turn.slot], turn.parity ^ 1);
     if (once) barrier_wait(&control.scales_empty[place.slot], place.parity ^ 1);
     barrier_arrive_expect(full, BOXES * (memory.box_bytes + wide * X_BOX_BYTES) + scales.bytes);

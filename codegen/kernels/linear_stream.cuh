@@ -245,7 +245,7 @@ DEVICE void consume(const LinearParams &p, Input &input, Shared &shared, Partial
     if (!tile.find(p)) break;
     const LinearSegment &s = p.segments[tile.segment];
     u32 row0 = tile.row0(p);
-    const u8 *scales = group_scales + place.slot * p.scale_bytes + TileScales(s, row0, TILE_ROWS).shift;
+    const u8 *scales = group_scales + place.slot * p.scale_bytes + GroupBytes(s, row0, TILE_ROWS).shift;
     if (s.format == FORMAT_W8)
       math.template sum<FORMAT_W8>(s, scales, shared, turn);
     else if (s.format == FORMAT_W4_TWO_LEVEL)

@@ -38,22 +38,6 @@ struct Tile {
   DEVICE u32 row0(const LinearParams &p) const { return (index - p.segments[segment].first_tile) * TILE_ROWS; }
 };
 
-// The scales of a tile, in copies of whole 16 bytes: tensors start and end at multiples of 256.
-struct TileScales {
-  const float *rows;
-  const u8 *groups;  // where the copy starts
-  u32 shift, bytes;  // from there to the first scale, and in all
-  DEVICE TileScales(const LinearSegment &s, u32 row0, u32 rows_of_tile) {
-    rows = s.scale ? s.scale + row0 : nullptr;
-    u32 row_bytes = s.groups * (s.format == FORMAT_W4_GROUP ? 2 : 1);
-    const u8 *first = (const u8 *)s.group_scale + (u64)row0 * row_bytes;
-    shift = (u32)(u64)first & 15;
-    groups = first - shift;
-    bytes = s.format == FORMAT_W8 ? 0 : (shift + rows_of_tile * row_bytes + 15) & ~15u;
-  }
-  DEVICE u32 all_bytes() const { return bytes + (rows ? TILE_ROWS * 4 : 0); }
-};
-
 // Brings weights that a launch behind will ask for into L2, while the memory has nothing else to do.
 DEVICE void prefetch_next(const LinearParams &p) {
   u32 first = (blockIdx.x * WARP + lane_id()) * ROW_BYTES, step = gridDim.x * WARP * ROW_BYTES;
@@ -83,7 +67,8 @@ template <bool DRAWS, u32 DEALT> DEVICE void produce(const LinearParams &p, Shar
     u32 row0 = tile.row0(p), row_bytes = s.row_bytes, rows = min(TILE_ROWS, s.out_features - row0), draw = 0;
     bool draws = DRAWS && had >= dealt;
     const u8 *src = (const u8 *)s.weight + (u64)(row0 + lane) * row_bytes;
-    TileScales scales(s, row0, rows);
+    const float *row_scales = s.scale ? s.scale + row0 : nullptr;
+    GroupBytes scales(s, row0, rows);
     for (u32 at = 0; at < row_bytes; at += ROW_BYTES, turn.advance()) {
       u32 bytes = min(ROW_BYTES, row_bytes - at);
       u64 *full = &shared.full[turn.slot];
@@ -91,14 +76,14 @@ template <bool DRAWS, u32 DEALT> DEVICE void produce(const LinearParams &p, Shar
       if (requested >= FIRST_STAGES && requested < STAGES) barrier_wait(&shared.full[requested - FIRST_STAGES], 0);
       requested++;
       barrier_wait(&shared.empty[turn.slot], turn.parity ^ 1);
-      if (lane == 0) barrier_arrive_expect(full, bytes * rows + (at == 0 ? scales.all_bytes() : 0));
+      if (lane == 0) barrier_arrive_expect(full, bytes * rows + (at == 0 ? scales.bytes + (row_scales ? TILE_ROWS * 4 : 0) : 0));
       __syncwarp();
       if (lane < rows) copy_bulk(smem_address(shared.weights[turn.slot][lane]), src + at, bytes, full, policy);
       if (at > 0) continue;
-      if (lane == TILE_ROWS && scales.rows)
-        copy_bulk(smem_address(shared.row_scales[place.slot]), scales.rows, TILE_ROWS * 4, full, policy);
+      if (lane == TILE_ROWS && row_scales)
+        copy_bulk(smem_address(shared.row_scales[place.slot]), row_scales, TILE_ROWS * 4, full, policy);
       if (lane == TILE_ROWS + 1 && scales.bytes)
-        copy_bulk(smem_address(group_scales + place.slot * p.scale_bytes), scales.groups, scales.bytes, full, policy);
+        copy_bulk(smem_address(group_scales + place.slot * p.scale_bytes), scales.from, scales.bytes, full, policy);
     }
     if (!draws) {
       tile.index += gridDim.x;

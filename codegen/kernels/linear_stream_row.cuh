@@ -137,7 +137,7 @@ DEVICE void consume_rows(const LinearParams &p, Input &input, Shared &shared, co
       end = segment + 1 < p.segment_count ? p.segments[segment + 1].first_tile : p.tiles;
     }
     u32 row0 = (tile - s.first_tile) * TILE_ROWS;
-    const u8 *scales = group_scales + place.slot * p.scale_bytes + TileScales(s, row0, TILE_ROWS).shift;
+    const u8 *scales = group_scales + place.slot * p.scale_bytes + GroupBytes(s, row0, TILE_ROWS).shift;
     math.tile(s, row0, scales, shared.row_scales[place.slot], shared, turn);
   }
   input.end();
