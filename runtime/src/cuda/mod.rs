@@ -30,6 +30,7 @@ mod scan_chunked;
 mod scan_many;
 mod scratch;
 mod slots;
+mod staging;
 mod stream;
 mod sums;
 mod tensor_map;

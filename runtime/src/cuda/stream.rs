@@ -89,6 +89,12 @@ impl Event {
         unsafe { result::event::record(self.0, stream.handle) }.map_err(failed("cuEventRecord"))
     }
 
+    /// Waits until it has happened; at once if it was never recorded.
+    pub(super) fn synchronize(&self) -> Result<(), DeviceError> {
+        // SAFETY: it lives.
+        unsafe { result::event::synchronize(self.0) }.map_err(failed("cuEventSynchronize"))
+    }
+
     /// Microseconds since `start`; both have happened.
     pub(super) fn elapsed_us(&self, start: &Event) -> Result<f32, DeviceError> {
         // SAFETY: both live and were recorded.

@@ -1,33 +1,41 @@
 //! Bytes of many tensors to one place on the GPU, through page-locked memory: the threads fill one part while the parts
 //! before it are on their way.
 
-use super::driver::{Pinned, Stream};
+use super::driver::{Event, Stream};
+use super::staging::Staging;
 use crate::device::DeviceError;
 use rayon::prelude::*;
 
-/// Bytes of a part.
+/// Bytes of a part: a copy of 4 MB is over before the threads have woken for the next one.
 const PART: usize = 16 << 20;
 /// Parts in flight.
 const PARTS: usize = 3;
 /// What one thread copies at a time.
-const SLICE: usize = 1 << 20;
+const SLICE: usize = 256 << 10;
 
 /// Copies each view to its offset from `base`. Offsets ascend and views do not overlap; what lies between them is left to
 /// chance.
 pub(super) fn upload(views: &[(usize, &[u8])], base: u64) -> Result<(), DeviceError> {
-    let mut staging = Vec::new();
-    for _ in 0..PARTS {
-        staging.push((Pinned::allocate(PART)?, Stream::new()?));
-    }
-    for (index, part) in parts(views, PART).iter().enumerate() {
-        let (buffer, stream) = &mut staging[index % PARTS];
-        // What was in it has arrived.
-        stream.synchronize()?;
-        let bytes = &mut buffer.as_mut_slice()[..part.len];
+    let stream = Stream::new()?;
+    let parts = parts(views, PART);
+    let mut staging = Staging::allocate(parts.len().min(PARTS) * PART)?;
+    let sent = send(&parts, base, &mut staging, &stream);
+    // Copies leave from the staging memory: it stays until they are done, also where one of them failed.
+    stream.synchronize()?;
+    sent
+}
+
+fn send(parts: &[Part<'_>], base: u64, staging: &mut Staging, stream: &Stream) -> Result<(), DeviceError> {
+    let left: Vec<Event> = (0..PARTS).map(|_| Event::new()).collect::<Result<_, _>>()?;
+    for (part, slot) in parts.iter().zip((0..PARTS).cycle()) {
+        // What was in it has left.
+        left[slot].synchronize()?;
+        let bytes = &mut staging.as_mut_slice()[slot * PART..][..part.len];
         part.fill(bytes);
         stream.upload(base + part.start as u64, bytes)?;
+        left[slot].record(stream)?;
     }
-    staging.iter().try_for_each(|(_, stream)| stream.synchronize())
+    Ok(())
 }
 
 /// A range of the target, and the pieces of views that lie in it.
