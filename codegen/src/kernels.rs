@@ -72,6 +72,7 @@ pub const FILES: &[KernelFile] = files![
     "nibbles.cuh",
     "norm_registers.cuh",
     "norm_row.cuh",
+    "norm_rows.cuh",
     "observe.cuh",
     "pair_multiply.cuh",
     "rows.cuh",
@@ -101,6 +102,10 @@ pub const KERNELS: &[KernelRow] = table! {
     "rows.cuh", "AddParams" { ADD => "add"; READ_MEMORY => "read_memory"; }
     "rows.cuh", "RmsNormParams" { RMS_NORM => "rms_norm"; }
     "norm_registers.cuh", "RmsNormParams" { RMS_NORM_PART => "rms_norm_part"; }
+    "norm_rows.cuh", "RmsNormParams" {
+        RMS_NORM_ROWS => "rms_norm_rows<NORM_ROW_WARPS, NORM_ROW_TURNS>";
+        RMS_NORM_ROWS_WIDE => "rms_norm_rows<2 * NORM_ROW_WARPS, NORM_ROW_TURNS>";
+    }
     "rows.cuh", "MapParams" { MAP => "map"; }
     "map_registers.cuh", "MapParams" {
         MAP_PLAIN => "map_registers_row<false, MAP_ROW_WARPS, MAP_ROW_TURNS>";

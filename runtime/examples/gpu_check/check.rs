@@ -161,7 +161,7 @@ fn scans() -> Vec<Case> {
 }
 
 /// Norms of two, four and eight blocks a row, in one turn and in two, and one of whole pieces for one block alone; linears of 5 to
-/// 16 rows behind them.
+/// 16 rows behind them. Norms of more rows than are shared by blocks: of one warp's pieces to those of eight.
 fn norms() -> Vec<Case> {
     let mut cases = Vec::new();
     for (format_name, format) in formats().into_iter().skip(3).take(2) {
@@ -170,6 +170,12 @@ fn norms() -> Vec<Case> {
             let shape = Shape { layer_pattern, hidden_size, intermediate_size: 1280, ..Shape::tiny() };
             let name = format!("norms, {format_name}, {rows} rows of {hidden_size} columns");
             cases.push(Case { name, shape, layout: Layout::of(format), steps: vec![vec![1; rows]; 2] });
+        }
+        for (hidden_size, rows) in [(128, 67), (1152, 65), (4096, 70), (5120, 66), (8192, 65)] {
+            let layer_pattern = "-".to_owned();
+            let shape = Shape { layer_pattern, hidden_size, intermediate_size: 320, ..Shape::tiny() };
+            let name = format!("norms, {format_name}, a prompt of {rows} rows of {hidden_size} columns");
+            cases.push(Case { name, shape, layout: Layout::of(format), steps: vec![vec![rows]] });
         }
     }
     cases

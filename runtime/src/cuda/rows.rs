@@ -5,7 +5,7 @@ use super::entry::{self, Entry};
 use super::kernels::Grid;
 use super::params::{
     EMIT_FLOAT, Emit, MAP_PART_WARPS, MAP_ROW_TURNS, MAP_ROW_WARPS, MapParams, NORM_PART_TURNS, NORM_PART_WARPS,
-    RmsNormParams,
+    NORM_ROW_TURNS, NORM_ROW_WARPS, RmsNormParams,
 };
 use super::program::RowCount;
 use crate::device::DeviceError;
@@ -39,7 +39,11 @@ impl Queue<'_> {
 
     /// `taken`: the linear behind it can do it as well, and adds in the order of one block.
     pub(super) fn rms_norm(&self, params: &RmsNormParams, count: RowCount, taken: bool) -> Result<(), DeviceError> {
-        let alone = taken && self.row_count(count.rows) == 1;
+        let rows = self.row_count(count.rows);
+        if let Some(entry) = norm_of_many(params).filter(|_| rows > CLUSTER_ROWS) {
+            return self.launch(entry, Grid::new(rows, 1, 1), params);
+        }
+        let alone = taken && rows == 1;
         let grid = self.per_row(count.rows, &params.emit, if alone { params.emit.n } else { 1 });
         if fits_registers(params, grid.cluster) {
             return self.launch(entry::RMS_NORM_PART, grid.smem(0), params);
@@ -78,13 +82,29 @@ fn map_in_registers(emit: &Emit, shared: bool) -> Option<(Entry, usize)> {
     Some((whole, blocks as usize))
 }
 
+/// A norm that keeps rows in registers quantizes them, and neither adds nor rotates.
+fn is_plain(norm: &RmsNormParams) -> bool {
+    let Emit { n, n_padded, hadamard_block, format, .. } = norm.emit;
+    norm.delta == 0 && hadamard_block <= 1 && format != EMIT_FLOAT && n == n_padded
+}
+
 /// Whether the blocks of a cluster keep a row of a norm in registers, each whole pieces of it.
 fn fits_registers(norm: &RmsNormParams, cluster: u32) -> bool {
-    let Emit { n, n_padded, hadamard_block, format, .. } = norm.emit;
-    let part = n / cluster;
-    let plain = norm.delta == 0 && hadamard_block <= 1 && format != EMIT_FLOAT && n == n_padded;
+    let part = norm.emit.n / cluster;
     let whole = part.is_multiple_of(NORM_PIECE) && part <= NORM_PART_WARPS * NORM_PART_TURNS * NORM_PIECE;
-    cluster > 1 && plain && whole
+    cluster > 1 && is_plain(norm) && whole
+}
+
+/// The norm of many rows that a block keeps in registers.
+fn norm_of_many(norm: &RmsNormParams) -> Option<Entry> {
+    const COLUMNS: u32 = NORM_ROW_WARPS * NORM_ROW_TURNS * NORM_PIECE;
+    let whole = is_plain(norm) && norm.emit.n.is_multiple_of(NORM_PIECE);
+    match norm.emit.n {
+        _ if !whole => None,
+        ..=COLUMNS => Some(entry::RMS_NORM_ROWS),
+        n if n <= 2 * COLUMNS => Some(entry::RMS_NORM_ROWS_WIDE),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -114,6 +134,15 @@ mod tests {
         let mut rotated = norm(4096, EMIT_I8);
         rotated.emit.hadamard_block = 256;
         assert!(!fits_registers(&rotated, 8));
+    }
+
+    #[test]
+    fn keeps_many_rows_of_whole_pieces_in_registers() {
+        let of = |n, format| norm_of_many(&norm(n, format));
+        assert_eq!(of(512, EMIT_I8), Some(entry::RMS_NORM_ROWS));
+        assert_eq!(of(4096, EMIT_I8), Some(entry::RMS_NORM_ROWS));
+        assert_eq!(of(8192, EMIT_I8), Some(entry::RMS_NORM_ROWS_WIDE));
+        assert_eq!([of(8320, EMIT_I8), of(4160, EMIT_I8), of(4096, EMIT_FLOAT)], [None; 3]);
     }
 
     fn map(n: u32, hadamard_block: u32) -> Emit {
