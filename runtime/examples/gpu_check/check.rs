@@ -118,10 +118,17 @@ fn cases() -> Vec<Case> {
         let shape = Shape { layer_pattern: "-".to_owned(), intermediate_size, ..Shape::mini() };
         cases.push(Case { name: format!("many tiles, {intermediate_size} columns"), shape, layout, steps });
     }
-    // Rows that are mapped by clusters: unequal parts, an unfinished last piece, more pieces than a cluster has warps.
-    for (block, intermediate_size, rows) in
-        [(Some(256), 5376, 5), (Some(256), 21_504, 1), (Some(256), 21_504, 5), (None, 3232, 3), (Some(256), 25_600, 1)]
-    {
+    // Rows that are mapped by clusters: unequal parts, an unfinished last piece, more pieces than a cluster has warps. Of more
+    // than 64 rows by one block, or by two.
+    for (block, intermediate_size, rows) in [
+        (Some(256), 5376, 5),
+        (Some(256), 21_504, 1),
+        (Some(256), 21_504, 5),
+        (None, 3232, 3),
+        (None, 23_928, 5),
+        (Some(256), 25_600, 1),
+        (Some(256), 25_600, 6),
+    ] {
         let layout = Layout { hadamard_block: block, ..Layout::of(WeightFormat::W8) };
         let shape = Shape { layer_pattern: "-".to_owned(), intermediate_size, ..Shape::tiny() };
         let name = format!("maps, {rows} rows of {intermediate_size} columns");

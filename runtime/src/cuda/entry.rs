@@ -88,9 +88,9 @@ entries! {
     /// Activation and emit.
     MAP = "map", 512, 1, all_shared;
     /// Activation, rotation in blocks of 256 columns, and quantization.
-    MAP_ROTATED = "map_rotated", MAP_ROW_WARPS * 32, 1, all_shared;
+    MAP_ROTATED = "map_rotated", MAP_ROW_WARPS * 32, 2, all_shared;
     /// Activation and quantization of a row in registers.
-    MAP_PLAIN = "map_plain", MAP_ROW_WARPS * 32, 1, all_shared;
+    MAP_PLAIN = "map_plain", MAP_ROW_WARPS * 32, 2, all_shared;
     /// As `MAP_ROTATED`, of a part of a row.
     MAP_PART_ROTATED = "map_part_rotated", MAP_PART_WARPS * 32, 5, all_shared;
     /// As `MAP_PLAIN`, of a part of a row.

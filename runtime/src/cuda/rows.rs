@@ -53,16 +53,16 @@ impl Queue<'_> {
 
     pub(super) fn map(&self, params: &MapParams, count: RowCount) -> Result<(), DeviceError> {
         let rows = self.row_count(count.rows);
-        match map_in_registers(&params.emit, self.kernels.hopper && rows <= CLUSTER_ROWS) {
+        match map_in_registers(&params.emit, rows, self.kernels.hopper) {
             Some((entry, cluster)) => self.launch(entry, Grid::new(rows * cluster, 1, 1).clusters(cluster), params),
             None => self.launch(entry::MAP, self.per_row(count.rows, &params.emit, 1), params),
         }
     }
 }
 
-/// The kernel that keeps a row of a map in registers, and its blocks a row: as few as give each warp one piece, if rows may be
-/// shared.
-fn map_in_registers(emit: &Emit, shared: bool) -> Option<(Entry, usize)> {
+/// The kernel that keeps a row of a map in registers, and its blocks a row: where rows are few and clusters there, as many as give
+/// each warp one piece; else as few as have room for the row.
+fn map_in_registers(emit: &Emit, rows: usize, clusters: bool) -> Option<(Entry, usize)> {
     let &Emit { n, n_padded, hadamard_block, .. } = emit;
     let (part, whole) = match hadamard_block {
         0 | 1 => (entry::MAP_PART_PLAIN, entry::MAP_PLAIN),
@@ -73,13 +73,14 @@ fn map_in_registers(emit: &Emit, shared: bool) -> Option<(Entry, usize)> {
         return None;
     }
     let pieces = n.div_ceil(MAP_PIECE);
-    let cluster = [1, 2, 4, 8].into_iter().filter(|blocks| *blocks == 1 || shared);
-    let fits = |blocks: u32, warps: u32| pieces <= blocks * warps;
-    if let Some(blocks) = cluster.clone().find(|blocks| fits(*blocks, MAP_PART_WARPS)) {
-        return Some((part, blocks as usize));
-    }
-    let blocks = cluster.max().filter(|blocks| fits(*blocks, MAP_ROW_WARPS * MAP_ROW_TURNS))?;
-    Some((whole, blocks as usize))
+    let few = clusters && rows <= CLUSTER_ROWS;
+    let fewest = |most: u32, pieces_of_block: u32| {
+        [1, 2, 4, 8].into_iter().filter(|blocks| *blocks <= most).find(|blocks| pieces <= blocks * pieces_of_block)
+    };
+    let of_parts = fewest(if few { 8 } else { 1 }, MAP_PART_WARPS).map(|blocks| (part, blocks));
+    let of_rows = fewest(if clusters { 8 } else { 1 }, MAP_ROW_WARPS * MAP_ROW_TURNS)
+        .map(|blocks| (whole, if few { 8 } else { blocks }));
+    of_parts.or(of_rows).map(|(entry, blocks)| (entry, blocks as usize))
 }
 
 /// A norm that keeps rows in registers quantizes them, and neither adds nor rotates.
@@ -151,23 +152,29 @@ mod tests {
 
     #[test]
     fn gives_each_warp_a_piece_of_a_row_where_a_cluster_has_enough() {
-        assert_eq!(map_in_registers(&map(21_504, 256), true), Some((entry::MAP_PART_ROTATED, 8)));
-        assert_eq!(map_in_registers(&map(12_288, 0), true), Some((entry::MAP_PART_PLAIN, 4)));
-        assert_eq!(map_in_registers(&map(328, 0), true), Some((entry::MAP_PART_PLAIN, 1)));
-        assert_eq!(map_in_registers(&map(32_768, 256), true), Some((entry::MAP_ROTATED, 8)));
+        assert_eq!(map_in_registers(&map(21_504, 256), 64, true), Some((entry::MAP_PART_ROTATED, 8)));
+        assert_eq!(map_in_registers(&map(12_288, 0), 1, true), Some((entry::MAP_PART_PLAIN, 4)));
+        assert_eq!(map_in_registers(&map(328, 0), 1, true), Some((entry::MAP_PART_PLAIN, 1)));
+        assert_eq!(map_in_registers(&map(32_768, 256), 1, true), Some((entry::MAP_ROTATED, 8)));
     }
 
     #[test]
-    fn gives_a_row_to_one_block_where_rows_are_many() {
-        assert_eq!(map_in_registers(&map(3072, 256), false), Some((entry::MAP_PART_ROTATED, 1)));
-        assert_eq!(map_in_registers(&map(21_504, 256), false), Some((entry::MAP_ROTATED, 1)));
-        assert_eq!(map_in_registers(&map(32_768, 0), false), None);
+    fn gives_a_row_to_as_few_blocks_as_have_room_where_rows_are_many() {
+        assert_eq!(map_in_registers(&map(3072, 256), 65, true), Some((entry::MAP_PART_ROTATED, 1)));
+        assert_eq!(map_in_registers(&map(21_504, 256), 65, true), Some((entry::MAP_ROTATED, 1)));
+        assert_eq!(map_in_registers(&map(32_768, 0), 65, true), Some((entry::MAP_PLAIN, 2)));
+    }
+
+    #[test]
+    fn gives_a_row_to_one_block_where_there_are_no_clusters() {
+        assert_eq!(map_in_registers(&map(21_504, 256), 1, false), Some((entry::MAP_ROTATED, 1)));
+        assert_eq!(map_in_registers(&map(32_768, 0), 1, false), None);
     }
 
     #[test]
     fn leaves_padded_rows_and_other_rotations_of_a_map_to_shared_memory() {
-        assert_eq!(map_in_registers(&Emit { n_padded: 336, ..map(328, 0) }, true), None);
-        assert_eq!(map_in_registers(&map(324, 0), true), None);
-        assert_eq!(map_in_registers(&map(21_504, 1024), true), None);
+        assert_eq!(map_in_registers(&Emit { n_padded: 336, ..map(328, 0) }, 1, true), None);
+        assert_eq!(map_in_registers(&map(324, 0), 1, true), None);
+        assert_eq!(map_in_registers(&map(21_504, 1024), 1, true), None);
     }
 }

@@ -100,7 +100,7 @@ device_constants! {
     /// Pieces of 128 columns that each of them keeps in registers.
     NORM_ROW_TURNS = 8;
     /// Warps of a block of a map that takes a row.
-    MAP_ROW_WARPS = 16;
+    MAP_ROW_WARPS = 14;
     /// Pieces of 256 columns that each of them keeps in registers.
     MAP_ROW_TURNS = 6;
     /// Warps of a block of a map that takes a part of a row, each with a piece of 256 columns in registers.
