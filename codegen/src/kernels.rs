@@ -35,7 +35,6 @@ pub const FILES: &[KernelFile] = files![
     "argmax.cuh",
     "attention.cuh",
     "attention_decode.cuh",
-    "attention_rows.cuh",
     "attention_tile.cuh",
     "bulk.cuh",
     "cluster_peaks.cuh",
@@ -76,7 +75,6 @@ pub const FILES: &[KernelFile] = files![
     "norm_rows.cuh",
     "observe.cuh",
     "pair_multiply.cuh",
-    "row_registers.cuh",
     "rows.cuh",
     "scan_chunk.cuh",
     "scan_chunk_stage.cuh",
@@ -105,8 +103,8 @@ pub const KERNELS: &[KernelRow] = table! {
     "rows.cuh", "RmsNormParams" { RMS_NORM => "rms_norm"; }
     "norm_registers.cuh", "RmsNormParams" { RMS_NORM_PART => "rms_norm_part"; }
     "norm_rows.cuh", "RmsNormParams" {
-        RMS_NORM_ROWS => "rms_norm_rows<ROW_WARPS, ROW_TURNS>";
-        RMS_NORM_ROWS_WIDE => "rms_norm_rows<2 * ROW_WARPS, ROW_TURNS>";
+        RMS_NORM_ROWS => "rms_norm_rows<NORM_ROW_WARPS, NORM_ROW_TURNS>";
+        RMS_NORM_ROWS_WIDE => "rms_norm_rows<2 * NORM_ROW_WARPS, NORM_ROW_TURNS>";
     }
     "rows.cuh", "MapParams" { MAP => "map"; }
     "map_registers.cuh", "MapParams" {
@@ -187,10 +185,6 @@ pub const KERNELS: &[KernelRow] = table! {
         ATTENTION_WHOLE_F16_128 => "attention_decode_part<DTYPE_F16, 128, true>";
         ATTENTION_WHOLE_BF16_64 => "attention_decode_part<DTYPE_BF16, 64, true>";
         ATTENTION_WHOLE_BF16_128 => "attention_decode_part<DTYPE_BF16, 128, true>";
-    }
-    "attention_rows.cuh", "AttentionParams" {
-        ATTENTION_ROWS => "attention_rows<ROW_WARPS, ROW_TURNS>";
-        ATTENTION_ROWS_WIDE => "attention_rows<2 * ROW_WARPS, ROW_TURNS>";
     }
     "attention_tile.cuh", "AttentionParams" {
         ATTENTION_TILES_F16_64 => "attention_tiles<DTYPE_F16, 64>";

@@ -232,7 +232,7 @@ fn kept_states_of_several() -> Vec<Case> {
     cases
 }
 
-/// Attention of every cache, of short contexts and of parts, of heads that share keys and of those that do not.
+/// Decode attention of every cache, of short contexts and of parts, of heads that share keys and of those that do not.
 fn attention() -> Vec<Case> {
     let mut cases = Vec::new();
     let long = vec![vec![250], vec![250], vec![77], vec![1], vec![1]];
@@ -251,12 +251,6 @@ fn attention() -> Vec<Case> {
             }
         }
     }
-    // Rows of more columns than a block of four warps keeps in registers.
-    let layer_pattern = "*".to_owned();
-    let shape = Shape { layer_pattern, heads: 80, kv_heads: 16, head_dim: 64, hidden_size: 320, ..Shape::tiny() };
-    let layout = Layout { kv_dtype: DType::Bf16, ..Layout::of(WeightFormat::W8) };
-    let name = "attention, a prompt of 70 rows of 5120 columns".to_owned();
-    cases.push(Case { name, shape, layout, steps: vec![vec![70]] });
     cases
 }
 

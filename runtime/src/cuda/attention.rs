@@ -5,7 +5,6 @@ use super::entry::{self, Entry};
 use super::kernels::Grid;
 use super::params::{ATTENTION_DECODE_STAGES, ATTENTION_WHOLE_STAGES, AttentionParams};
 use super::program::{AttentionOp, attention_parts};
-use super::rows::{CLUSTER_ROWS, by_length, is_plain};
 use crate::device::DeviceError;
 use crate::plan::{DType, Rows};
 
@@ -69,9 +68,6 @@ impl Queue<'_> {
     }
 
     fn combine(&self, params: &AttentionParams) -> Result<(), DeviceError> {
-        if let Some(entry) = combine_of_many(params).filter(|_| self.shape.rows > CLUSTER_ROWS) {
-            return self.launch(entry, Grid::new(self.shape.rows, 1, 1), params);
-        }
         let grid = self.per_row(Rows::Token, &params.emit, 1);
         let columns = params.emit.n / grid.cluster;
         let smem = entry::attention_combine_smem_bytes(columns, params.head_dim, params.parts);
@@ -130,10 +126,4 @@ struct Decode {
     part: Entry,
     /// Of a whole context, where that can be.
     whole: Option<Entry>,
-}
-
-/// The end of attention of many rows that a block keeps in registers.
-fn combine_of_many(params: &AttentionParams) -> Option<Entry> {
-    let fits = params.parts == 1 && is_plain(&params.emit) && params.head_dim.is_multiple_of(4);
-    by_length(params.emit.n, [entry::ATTENTION_ROWS, entry::ATTENTION_ROWS_WIDE]).filter(|_| fits)
 }

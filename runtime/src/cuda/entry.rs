@@ -6,8 +6,8 @@ pub use sizes::*;
 
 use super::params::{
     ATTENTION_DECODE_WARPS, GATED_ROWS_GROUPS, GATED_ROWS_WARPS, LONG_SCAN_WARPS, MAP_PART_WARPS, MAP_ROW_WARPS,
-    NORM_PART_WARPS, PAIR_BOXES, PAIR_MAX_ROW_GROUPS, ROW_WARPS, SCAN_CHUNK_WARPS, SCAN_MANY_WARPS, SCAN_MANY_WARPS_16,
-    SCAN_WARPS, SKINNY_WARPS, STREAM_WARPS,
+    NORM_PART_WARPS, NORM_ROW_WARPS, PAIR_BOXES, PAIR_MAX_ROW_GROUPS, SCAN_CHUNK_WARPS, SCAN_MANY_WARPS,
+    SCAN_MANY_WARPS_16, SCAN_WARPS, SKINNY_WARPS, STREAM_WARPS,
 };
 
 /// A `__global__` function.
@@ -82,9 +82,9 @@ entries! {
     /// RMSNorm and quantization of a part of a row in registers.
     RMS_NORM_PART = "rms_norm_part", NORM_PART_WARPS * 32, 8, all_shared;
     /// RMSNorm and quantization of many rows in registers.
-    RMS_NORM_ROWS = "rms_norm_rows", ROW_WARPS * 32, 8;
+    RMS_NORM_ROWS = "rms_norm_rows", NORM_ROW_WARPS * 32, 8;
     /// The same of longer rows.
-    RMS_NORM_ROWS_WIDE = "rms_norm_rows_wide", 2 * ROW_WARPS * 32, 4;
+    RMS_NORM_ROWS_WIDE = "rms_norm_rows_wide", 2 * NORM_ROW_WARPS * 32, 4;
     /// Activation and emit.
     MAP = "map", 512, 1, all_shared;
     /// Activation, rotation in blocks of 256 columns, and quantization.
@@ -229,10 +229,6 @@ entries! {
     ATTENTION_WHOLE_BF16_128 = "attention_whole_bf16_128", DECODE_THREADS, 2, all_shared;
     /// Parts of the context to one vector a row, and emit.
     ATTENTION_COMBINE = "attention_combine", 512, 1, all_shared;
-    /// The end of attention of many rows of one part, in registers.
-    ATTENTION_ROWS = "attention_rows", ROW_WARPS * 32, 8;
-    /// The same of longer rows.
-    ATTENTION_ROWS_WIDE = "attention_rows_wide", 2 * ROW_WARPS * 32, 4;
 
     /// Quantized linear of up to 8 rows, signed activations.
     SKINNY_8_I8 = "linear_skinny_8_i8", SKINNY_THREADS, 2;

@@ -5,14 +5,14 @@ use super::entry::{self, Entry};
 use super::kernels::Grid;
 use super::params::{
     EMIT_FLOAT, Emit, MAP_PART_WARPS, MAP_ROW_TURNS, MAP_ROW_WARPS, MapParams, NORM_PART_TURNS, NORM_PART_WARPS,
-    ROW_TURNS, ROW_WARPS, RmsNormParams,
+    NORM_ROW_TURNS, NORM_ROW_WARPS, RmsNormParams,
 };
 use super::program::RowCount;
 use crate::device::DeviceError;
 use crate::plan::Rows;
 
 /// Most rows that are shared by clusters; more rows fill the GPU by themselves.
-pub(super) const CLUSTER_ROWS: usize = 64;
+const CLUSTER_ROWS: usize = 64;
 /// Columns of a row that a warp of a norm adds up.
 const NORM_PIECE: u32 = 128;
 /// Columns of a row that a warp of a map takes at a time.
@@ -83,30 +83,27 @@ fn map_in_registers(emit: &Emit, rows: usize, clusters: bool) -> Option<(Entry, 
     of_parts.or(of_rows).map(|(entry, blocks)| (entry, blocks as usize))
 }
 
-/// A kernel that keeps rows in registers quantizes all of their columns, and does not rotate them.
-pub(super) fn is_plain(emit: &Emit) -> bool {
-    emit.hadamard_block <= 1 && emit.format != EMIT_FLOAT && emit.n == emit.n_padded
+/// A norm that keeps rows in registers quantizes them, and neither adds nor rotates.
+fn is_plain(norm: &RmsNormParams) -> bool {
+    let Emit { n, n_padded, hadamard_block, format, .. } = norm.emit;
+    norm.delta == 0 && hadamard_block <= 1 && format != EMIT_FLOAT && n == n_padded
 }
 
 /// Whether the blocks of a cluster keep a row of a norm in registers, each whole pieces of it.
 fn fits_registers(norm: &RmsNormParams, cluster: u32) -> bool {
     let part = norm.emit.n / cluster;
     let whole = part.is_multiple_of(NORM_PIECE) && part <= NORM_PART_WARPS * NORM_PART_TURNS * NORM_PIECE;
-    cluster > 1 && norm.delta == 0 && is_plain(&norm.emit) && whole
+    cluster > 1 && is_plain(norm) && whole
 }
 
 /// The norm of many rows that a block keeps in registers.
 fn norm_of_many(norm: &RmsNormParams) -> Option<Entry> {
-    let fits = norm.delta == 0 && is_plain(&norm.emit) && norm.emit.n.is_multiple_of(NORM_PIECE);
-    by_length(norm.emit.n, [entry::RMS_NORM_ROWS, entry::RMS_NORM_ROWS_WIDE]).filter(|_| fits)
-}
-
-/// The kernel whose blocks keep a row of `n` columns in registers: the first, or the one of twice as many warps.
-pub(super) fn by_length(n: u32, [entry, wide]: [Entry; 2]) -> Option<Entry> {
-    const COLUMNS: u32 = ROW_WARPS * ROW_TURNS * 128;
-    match n.div_ceil(COLUMNS) {
-        0 | 1 => Some(entry),
-        2 => Some(wide),
+    const COLUMNS: u32 = NORM_ROW_WARPS * NORM_ROW_TURNS * NORM_PIECE;
+    let whole = is_plain(norm) && norm.emit.n.is_multiple_of(NORM_PIECE);
+    match norm.emit.n {
+        _ if !whole => None,
+        ..=COLUMNS => Some(entry::RMS_NORM_ROWS),
+        n if n <= 2 * COLUMNS => Some(entry::RMS_NORM_ROWS_WIDE),
         _ => None,
     }
 }

@@ -95,10 +95,10 @@ device_constants! {
     NORM_PART_TURNS = 2;
     /// Most blocks of its clusters.
     NORM_PART_CLUSTER = 8;
-    /// Warps of a block that keeps one of many rows in registers; there is one of twice as many.
-    ROW_WARPS = 4;
+    /// Warps of a block of a norm that takes one of many rows; there is one of twice as many.
+    NORM_ROW_WARPS = 4;
     /// Pieces of 128 columns that each of them keeps in registers.
-    ROW_TURNS = 8;
+    NORM_ROW_TURNS = 8;
     /// Warps of a block of a map that takes a row.
     MAP_ROW_WARPS = 14;
     /// Pieces of 256 columns that each of them keeps in registers.
