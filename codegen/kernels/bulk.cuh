@@ -43,6 +43,11 @@ DEVICE void barrier_arrive_expect(u64 *barrier, u32 bytes) {
                : "memory");
 }
 
+// Arrives when what this thread has requested by 16-byte copies is there.
+DEVICE void barrier_arrive_copied(u64 *barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(smem_address(barrier)) : "memory");
+}
+
 // Until the phase of this parity is over; SEMANTICS say whose stores are seen then.
 #define BARRIER_WAIT(SEMANTICS)                                                          \
   asm volatile("{\n"                                                                     \

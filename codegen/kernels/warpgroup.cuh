@@ -26,6 +26,10 @@ DEVICE void commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memo
 
 template <int PENDING> DEVICE void wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory"); }
 
+// A warpgroup's registers a thread, in multiples of 8: those that one leaves another can have.
+template <u32 REGISTERS> DEVICE void lower_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS)); }
+template <u32 REGISTERS> DEVICE void raise_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS)); }
+
 DEVICE void copy_tile(u32 dst, const TensorMap *map, u32 k, u32 row, u64 *barrier) {
   asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::
                    "r"(dst),
@@ -99,7 +103,7 @@ struct Place {
   }
 };
 
-// The registers of an accumulator, in the text of an instruction and as its operands.
+// The registers of an accumulator, in the text of an instruction and as its operands: also those of warpgroup_float.cuh.
 #define NAMES16 \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
 #define NAMES32 NAMES16 ", " \
@@ -157,13 +161,6 @@ MULTIPLY(64, false, s8, NAMES32, 32, 33, 34, 35, 36, DATA32)
 MULTIPLY(64, true, u8, NAMES32, 32, 33, 34, 35, 36, DATA32)
 
 #undef MULTIPLY
-#undef NAMES16
-#undef NAMES32
-#undef NAMES64
-#undef DATA4
-#undef DATA16
-#undef DATA32
-#undef DATA64
 
 } // namespace warpgroup
 

@@ -36,6 +36,7 @@ pub const FILES: &[KernelFile] = files![
     "attention.cuh",
     "attention_decode.cuh",
     "attention_tile.cuh",
+    "attention_warpgroup.cuh",
     "bulk.cuh",
     "cluster_peaks.cuh",
     "common.cuh",
@@ -87,6 +88,7 @@ pub const FILES: &[KernelFile] = files![
     "ssm_scan_prepare.cuh",
     "ssm_scan_step.cuh",
     "warpgroup.cuh",
+    "warpgroup_float.cuh",
 ];
 
 macro_rules! table {
@@ -193,6 +195,12 @@ pub const KERNELS: &[KernelRow] = table! {
         ATTENTION_TILES_BF16_128 => "attention_tiles<DTYPE_BF16, 128>";
         ATTENTION_TILES_I8_64 => "attention_tiles<DTYPE_I8, 64>";
         ATTENTION_TILES_I8_128 => "attention_tiles<DTYPE_I8, 128>";
+    }
+    "attention_warpgroup.cuh", "AttentionParams" {
+        ATTENTION_WARPGROUP_F16_64 => "attention_warpgroups<DTYPE_F16, 64>";
+        ATTENTION_WARPGROUP_F16_128 => "attention_warpgroups<DTYPE_F16, 128>";
+        ATTENTION_WARPGROUP_BF16_64 => "attention_warpgroups<DTYPE_BF16, 64>";
+        ATTENTION_WARPGROUP_BF16_128 => "attention_warpgroups<DTYPE_BF16, 128>";
     }
     "linear_skinny.cuh", "LinearParams" {
         SKINNY_8_I8 => "linear_skinny<1, true, false>";

@@ -10,6 +10,8 @@ use crate::plan::{DType, Rows};
 
 /// Chunks of at least this many tokens attend on tensor cores.
 const TILES_FROM: usize = 16;
+/// Chunks of at least this many tokens attend by warpgroup instructions: more than one warpgroup has queries.
+const WARPGROUPS_FROM: usize = 65;
 /// Query heads of a block.
 const HEADS: usize = 4;
 /// Blocks of a cluster that any GPU with clusters can hold.
@@ -38,7 +40,8 @@ impl Queue<'_> {
             };
             self.launch(append, Grid::new(self.shape.rows, 1, 1), params)?;
         }
-        if let Some((tiles, grid)) = self.attention_tiles(attention) {
+        let tiles = self.attention_warpgroups(attention).or_else(|| self.attention_tiles(attention));
+        if let Some((tiles, grid)) = tiles {
             self.launch(tiles, grid, params)?;
             return self.combine(params);
         }
@@ -91,6 +94,24 @@ impl Queue<'_> {
         let blocks = self.shape.longest.div_ceil(entry::ATTENTION_TILE as usize);
         let grid = Grid::new(blocks, params.heads as usize, self.shape.sequences).smem(smem as usize);
         Some((if params.head_dim <= 64 { narrow } else { wide }, grid))
+    }
+
+    /// Attention by warpgroup instructions, where chunks are long enough, the cache is of 16 bits and heads have one of the usual sizes.
+    fn attention_warpgroups(&self, attention: &AttentionOp) -> Option<(Entry, Grid)> {
+        let params = &attention.params;
+        let entry = match (attention.dtype, params.head_dim) {
+            (DType::F16, 64) => entry::ATTENTION_WARPGROUP_F16_64,
+            (DType::F16, 128) => entry::ATTENTION_WARPGROUP_F16_128,
+            (DType::Bf16, 64) => entry::ATTENTION_WARPGROUP_BF16_64,
+            (DType::Bf16, 128) => entry::ATTENTION_WARPGROUP_BF16_128,
+            _ => return None,
+        };
+        if !self.kernels.warpgroups || self.shape.longest < WARPGROUPS_FROM {
+            return None;
+        }
+        let smem = entry::attention_warpgroup_smem_bytes(params.head_dim);
+        let blocks = self.shape.longest.div_ceil(entry::ATTENTION_WARPGROUP_TILE as usize);
+        Some((entry, Grid::new(params.heads as usize, blocks, self.shape.sequences).smem(smem as usize)))
     }
 
     /// One token a sequence on tensor cores, where the cache is of 16 bits and heads have one of the usual sizes.

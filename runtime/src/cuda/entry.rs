@@ -211,6 +211,14 @@ entries! {
     ATTENTION_TILES_I8_64 = "attention_tiles_i8_64", 128, 2;
     /// head_dim up to 128.
     ATTENTION_TILES_I8_128 = "attention_tiles_i8_128", 128, 2;
+    /// The same by warpgroup instructions, an f16 cache, head_dim of 64.
+    ATTENTION_WARPGROUP_F16_64 = "attention_warpgroup_f16_64", 384, 1;
+    /// head_dim of 128.
+    ATTENTION_WARPGROUP_F16_128 = "attention_warpgroup_f16_128", 384, 1;
+    /// A bf16 cache, head_dim of 64.
+    ATTENTION_WARPGROUP_BF16_64 = "attention_warpgroup_bf16_64", 384, 1;
+    /// head_dim of 128.
+    ATTENTION_WARPGROUP_BF16_128 = "attention_warpgroup_bf16_128", 384, 1;
     /// One token a sequence over a part of an f16 cache on tensor cores, head_dim of 64.
     ATTENTION_DECODE_F16_64 = "attention_decode_f16_64", DECODE_THREADS, 2, all_shared;
     /// head_dim of 128.

@@ -192,6 +192,19 @@ pub const fn attention_tiles_smem_bytes(head_dim: u32) -> u32 {
     2 * 2 * ATTENTION_STAGE_KEYS * (columns * 2 + 4) + ATTENTION_TILE * columns * 2
 }
 
+/// Queries of a block of attention by warpgroup instructions.
+pub const ATTENTION_WARPGROUP_TILE: u32 = 128;
+/// Keys of a stage of it.
+const ATTENTION_WARPGROUP_KEYS: u32 = 128;
+/// Barriers of its two stages of keys and of values: what has arrived and what has been read.
+const ATTENTION_WARPGROUP_BARRIERS: u32 = 2 * 2 * 2;
+
+/// Its shared memory: halves of the queries, two stages of keys and of values, and barriers.
+pub const fn attention_warpgroup_smem_bytes(head_dim: u32) -> u32 {
+    let queries = 2 * ATTENTION_WARPGROUP_TILE * head_dim * 2;
+    queries + 2 * 2 * ATTENTION_WARPGROUP_KEYS * head_dim * 2 + ATTENTION_WARPGROUP_BARRIERS * 8
+}
+
 /// Keys that a warp of attention of one token a sequence takes at a time.
 const ATTENTION_DECODE_KEYS: u32 = 16;
 
