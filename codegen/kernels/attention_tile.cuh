@@ -7,7 +7,7 @@
 // - Keys and values of 16 bits are multiplied as they are stored; 8-bit integers are exact in bf16, and their scales multiply
 //   scores and weights. Queries and weights are f32: each is the sum of two 16-bit numbers,
 //   and multiplied in two instructions, which leaves an error of 2^-17.
-// - The result is one part for attention_combine.
+// - The result is of the whole context, so that a map emits it.
 //
 // Supports head_dim up to D in multiples of 8.
 #pragma once
@@ -282,12 +282,12 @@ template <u32 DTYPE, u32 D> struct Queries {
       u32 query = first + i * 8;
       if (query >= block.length) continue;
       u64 part = (u64)(block.row0 + query) * p.heads + block.head;
-      if (lane_id() % 4 == 0) p.part_top[part] = top[i], p.part_sum[part] = all;
+      float share = 1.0f / all;
 #pragma unroll
       for (u32 d = 0; d < D / 8; d++) {
         u32 column = d * 8 + lane_id() % 4 * 2;
         if (column < p.head_dim)
-          *(float2 *)(p.part_acc + part * p.head_dim + column) = make_float2(out[d][i * 2], out[d][i * 2 + 1]);
+          *(float2 *)(p.part_acc + part * p.head_dim + column) = make_float2(out[d][i * 2] * share, out[d][i * 2 + 1] * share);
       }
     }
   }

@@ -10,7 +10,7 @@
 //   attention_tile.cuh. Those of queries are in shared memory, those of weights in registers.
 // - Blocks that see most keys start first, of all heads; those of heads that share keys side by side. Tiles are taken from the last one
 //   on, which alone is masked, or the one before it as well.
-// - The result is one part for attention_combine.
+// - The result is of the whole context, so that a map emits it.
 //
 // Not supported: caches of 8 bits, a head_dim other than 64 and 128, and GPUs other than sm_90.
 #pragma once
@@ -256,11 +256,11 @@ template <u32 DTYPE, u32 D> struct Queries {
       all += __shfl_xor_sync(FULL_MASK, all, 2);
       u32 query = first + i * 8;
       if (query >= block.length) continue;
-      u64 part = (u64)(block.row0 + query) * p.heads + block.head;
-      if (lane_id() % 4 == 0) p.part_top[part] = top[i], p.part_sum[part] = all;
-      float *to = p.part_acc + part * D + lane_id() % 4 * 2;
+      float share = 1.0f / all;
+      float *to = p.part_acc + ((u64)(block.row0 + query) * p.heads + block.head) * D + lane_id() % 4 * 2;
 #pragma unroll
-      for (u32 d = 0; d < D / 8; d++) *(float2 *)(to + d * 8) = make_float2(out[d * 4 + i * 2], out[d * 4 + i * 2 + 1]);
+      for (u32 d = 0; d < D / 8; d++)
+        *(float2 *)(to + d * 8) = make_float2(out[d * 4 + i * 2] * share, out[d * 4 + i * 2 + 1] * share);
     }
   }
 };

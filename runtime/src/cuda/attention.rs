@@ -3,15 +3,14 @@
 use super::enqueue::Queue;
 use super::entry::{self, Entry};
 use super::kernels::Grid;
-use super::params::{ATTENTION_DECODE_STAGES, ATTENTION_WHOLE_STAGES, AttentionParams};
+use super::params::{ATTENTION_DECODE_STAGES, ATTENTION_WHOLE_STAGES, AttentionParams, MapParams};
 use super::program::{AttentionOp, attention_parts};
 use crate::device::DeviceError;
 use crate::plan::{DType, Rows};
+use bytemuck::Zeroable;
 
 /// Chunks of at least this many tokens attend on tensor cores.
 const TILES_FROM: usize = 16;
-/// Chunks of at least this many tokens attend by warpgroup instructions: more than one warpgroup has queries.
-const WARPGROUPS_FROM: usize = 65;
 /// Query heads of a block.
 const HEADS: usize = 4;
 /// Blocks of a cluster that any GPU with clusters can hold.
@@ -43,7 +42,7 @@ impl Queue<'_> {
         let tiles = self.attention_warpgroups(attention).or_else(|| self.attention_tiles(attention));
         if let Some((tiles, grid)) = tiles {
             self.launch(tiles, grid, params)?;
-            return self.combine(params);
+            return self.map(&MapParams { x: params.part_acc, emit: params.emit, ..MapParams::zeroed() }, Rows::Token);
         }
         let (one, four) = match attention.dtype {
             DType::F16 => (entry::ATTENTION_F16_1, entry::ATTENTION_F16_4),
@@ -96,7 +95,7 @@ impl Queue<'_> {
         Some((if params.head_dim <= 64 { narrow } else { wide }, grid))
     }
 
-    /// Attention by warpgroup instructions, where chunks are long enough, the cache is of 16 bits and heads have one of the usual sizes.
+    /// Attention by warpgroup instructions, where they pay, the cache is of 16 bits and heads have one of the usual sizes.
     fn attention_warpgroups(&self, attention: &AttentionOp) -> Option<(Entry, Grid)> {
         let params = &attention.params;
         let entry = match (attention.dtype, params.head_dim) {
@@ -106,12 +105,15 @@ impl Queue<'_> {
             (DType::Bf16, 128) => entry::ATTENTION_WARPGROUP_BF16_128,
             _ => return None,
         };
-        if !self.kernels.warpgroups || self.shape.longest < WARPGROUPS_FROM {
+        let (longest, sequences, heads) = (self.shape.longest, self.shape.sequences, params.heads as usize);
+        // Short chunks of many sequences: several of the smaller blocks run side by side on an SM.
+        let full = longest > entry::ATTENTION_TILE as usize || heads * sequences <= self.gpu.sm_count as usize;
+        if !self.kernels.warpgroups || longest < TILES_FROM || !full {
             return None;
         }
         let smem = entry::attention_warpgroup_smem_bytes(params.head_dim);
-        let blocks = self.shape.longest.div_ceil(entry::ATTENTION_WARPGROUP_TILE as usize);
-        Some((entry, Grid::new(params.heads as usize, blocks, self.shape.sequences).smem(smem as usize)))
+        let blocks = longest.div_ceil(entry::ATTENTION_WARPGROUP_TILE as usize);
+        Some((entry, Grid::new(heads, blocks, sequences).smem(smem as usize)))
     }
 
     /// One token a sequence on tensor cores, where the cache is of 16 bits and heads have one of the usual sizes.

@@ -67,7 +67,7 @@ impl Queue<'_> {
                 self.launch(entry::ADD, per_element(entry::ADD, elements), &params)
             }
             Op::RmsNorm(params, count, taken) => self.rms_norm(params, *count, *taken),
-            Op::Map(params, count) => self.map(params, *count),
+            Op::Map(params, count) => self.map(params, count.rows),
             Op::Dequantize(params, count) => {
                 let elements = self.elements(*count);
                 let params = super::params::DequantizeParams { count: elements as u32, ..*params };

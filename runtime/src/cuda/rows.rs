@@ -51,11 +51,11 @@ impl Queue<'_> {
         self.launch(entry::RMS_NORM, grid, params)
     }
 
-    pub(super) fn map(&self, params: &MapParams, count: RowCount) -> Result<(), DeviceError> {
-        let rows = self.row_count(count.rows);
-        match map_in_registers(&params.emit, rows, self.kernels.hopper) {
-            Some((entry, cluster)) => self.launch(entry, Grid::new(rows * cluster, 1, 1).clusters(cluster), params),
-            None => self.launch(entry::MAP, self.per_row(count.rows, &params.emit, 1), params),
+    pub(super) fn map(&self, params: &MapParams, rows: Rows) -> Result<(), DeviceError> {
+        let count = self.row_count(rows);
+        match map_in_registers(&params.emit, count, self.kernels.hopper) {
+            Some((entry, cluster)) => self.launch(entry, Grid::new(count * cluster, 1, 1).clusters(cluster), params),
+            None => self.launch(entry::MAP, self.per_row(rows, &params.emit, 1), params),
         }
     }
 }
