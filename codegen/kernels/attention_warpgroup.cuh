@@ -40,13 +40,13 @@ template <u32 D> struct Shared {
 
 // Queries and keys of a block.
 struct Block {
-  u32 sequence, row0, length; // first row of the sequence in the step, rows of it
-  u32 query0;                 // first query of the block
-  u32 position0, end;         // position of the sequence's first row; keys that the block's queries see
+  u32 row0, length;   // first row of the sequence in the step, rows of it
+  u32 query0;         // first query of the block
+  u32 position0, end; // position of the sequence's first row; keys that the block's queries see
   u32 head, kv_head;
 
   DEVICE Block(const AttentionParams &p) {
-    sequence = blockIdx.z;
+    u32 sequence = blockIdx.z;
     row0 = p.batch.seq_start[sequence];
     length = p.batch.seq_start[sequence + 1] - row0;
     query0 = (gridDim.y - 1 - blockIdx.y) * (GROUPS * GROUP_QUERIES);
@@ -92,8 +92,8 @@ template <u32 D> struct Copy {
   }
 };
 
-template <u32 DTYPE, u32 D> DEVICE void produce(const AttentionParams &p, Shared<D> &shared, const Block &block) {
-  attention::Cache<DTYPE> cache(p, block.sequence);
+template <u32 DTYPE, u32 D>
+DEVICE void produce(Shared<D> &shared, const attention::Cache<DTYPE> &cache, const Block &block) {
   Copy<D> keys(cache.keys + block.kv_head * D, cache.stride), values(cache.values + block.kv_head * D, cache.stride);
   RingTurn<STAGES> turn;
   for (u32 tile = block.tiles(); tile-- > 0; turn.advance()) {
@@ -298,9 +298,9 @@ DEVICE void consume(const AttentionParams &p, Shared<D> &shared, const Block &bl
     release(&shared.keys_empty[keys.slot]);
     if ((tile + 1) * KEYS > masked) queries.mask(tile * KEYS, block.position0);
     queries.weigh();
-    settle(queries.score);
     u32 read = values.slot;
     values.advance();
+    // They have long arrived; but where nothing branches ptxas waits for the sums before it makes weights.
     arrive(&shared.values_full[values.slot], values.parity);
     wait<0>(queries.out);
     release(&shared.values_empty[read]);
@@ -326,7 +326,9 @@ template <u32 DTYPE, u32 D> DEVICE void attention_warpgroups(const AttentionPara
   extern __shared__ __align__(1024) u8 dynamic[];
   Shared<D> &shared = *(Shared<D> *)dynamic;
   pdl_launch_dependents();
+  // Requested together, ahead of the barriers.
   Block block(p);
+  attention::Cache<DTYPE> cache(p, blockIdx.z);
   if (block.query0 >= block.length) return;
   if (threadIdx.x == 0) {
     u32 warps = block.groups() * (GROUP_THREADS / WARP);
@@ -340,7 +342,7 @@ template <u32 DTYPE, u32 D> DEVICE void attention_warpgroups(const AttentionPara
   u32 group = __shfl_sync(FULL_MASK, threadIdx.x / GROUP_THREADS, 0);
   if (group == GROUPS) {
     lower_registers<REQUESTING_REGISTERS>();
-    produce<DTYPE, D>(p, shared, block);
+    produce<DTYPE, D>(shared, cache, block);
   } else {
     raise_registers<COMPUTING_REGISTERS>();
     if (group < block.groups()) consume<DTYPE, D>(p, shared, block, group);

@@ -22,9 +22,6 @@ template <int PENDING> DEVICE void wait(float (&d)[64]) {
   asm volatile("wgmma.wait_group.sync.aligned %64;" : DATA64("+f", 0) : "n"(PENDING) : "memory");
 }
 
-// What is computed of `d` up to here is not put off: else ptxas waits for a group first that it could be computed beside.
-DEVICE void settle(float (&d)[64]) { asm volatile("" : DATA64("+f", 0)::"memory"); }
-
 // d[64 x N] += a[64 x 16] * b: `start` and `run` of rows of a in shared memory by rows of b, N of them; `start` overwrites d.
 // `run_transposed` of rows of a in registers (those of lane / 4 and 8 more in columns 2q and 2q + 1, then both in columns 8 + 2q on,
 // q = lane % 4) by columns of b. A lane has sums as of integers.
