@@ -114,6 +114,8 @@ pub const KERNELS: &[KernelRow] = table! {
         MAP_ROTATED => "map_registers_row<true, MAP_ROW_WARPS, MAP_ROW_TURNS>";
         MAP_PART_PLAIN => "map_registers_row<false, MAP_PART_WARPS, 1>";
         MAP_PART_ROTATED => "map_registers_row<true, MAP_PART_WARPS, 1>";
+        MAP_SHORT_PLAIN => "map_registers_row<false, MAP_SHORT_WARPS, MAP_SHORT_TURNS>";
+        MAP_SHORT_ROTATED => "map_registers_row<true, MAP_SHORT_WARPS, MAP_SHORT_TURNS>";
     }
     "rows.cuh", "GatedNormParams" { GATED_RMS_NORM => "gated_rms_norm"; }
     "gated_norm_1024.cuh", "GatedNormParams" { GATED_RMS_NORM_1024 => "gated_rms_norm_1024"; }

@@ -1,6 +1,6 @@
 //! Small models of odd and even shapes, every format and layout, prefill and decode, one and several sequences.
 
-use crate::{Folder, rings};
+use crate::{Folder, attention, rings};
 use runtime::cpu;
 use runtime::cuda;
 use runtime::device::{Device, LaunchByLaunch, Limits, Outputs, SequenceChunk, SlotId};
@@ -122,6 +122,8 @@ fn cases() -> Vec<Case> {
     // than 64 rows by one block, or by two.
     for (block, intermediate_size, rows) in [
         (Some(256), 5376, 5),
+        (Some(256), 3584, 5),
+        (None, 4096, 5),
         (Some(256), 21_504, 1),
         (Some(256), 21_504, 5),
         (None, 3232, 3),
@@ -135,7 +137,7 @@ fn cases() -> Vec<Case> {
         cases.push(Case { name, shape, layout, steps: vec![vec![1; rows], vec![14; rows]] });
     }
     cases.extend(mixers_of_several());
-    cases.extend(attention());
+    cases.extend(attention::cases());
     cases.extend(scans());
     cases.extend(rings::cases());
     cases
@@ -228,33 +230,6 @@ fn kept_states_of_several() -> Vec<Case> {
         let shape = Shape { mamba_heads, mamba_head_dim, groups, state_size, ..mini };
         let name = format!("mixers of {sequences}, {ssm_dtype:?} states of {mamba_head_dim} x {state_size}");
         cases.push(Case { name, shape, layout, steps: vec![vec![1; sequences]; 3] });
-    }
-    cases
-}
-
-/// Attention of every cache, of short contexts and of parts, of heads that share keys and of those that do not; prompts that fill one block
-/// and several, chunk after chunk, of sequences of different lengths.
-fn attention() -> Vec<Case> {
-    let mut cases = Vec::new();
-    let lengths = [
-        ("long", vec![vec![250], vec![250], vec![77], vec![1], vec![1]]),
-        ("several", vec![vec![1, 100, 15, 60, 63], vec![1; 5], vec![1; 5], vec![1; 5]]),
-        ("many", vec![vec![3; 40], vec![1; 40], vec![1; 40]]),
-        ("prompts", vec![vec![700], vec![129], vec![384]]),
-        ("ragged", vec![vec![300, 129, 1, 65, 200], vec![1, 130, 257, 64, 190]]),
-    ];
-    let shapes = [(32, 8, 64), (16, 4, 128), (6, 2, 64), (8, 1, 128), (3, 3, 64), (12, 4, 40)];
-    for kv_dtype in [DType::F32, DType::F16, DType::Bf16, DType::I8] {
-        for (heads, kv_heads, head_dim) in shapes {
-            let block = if head_dim == 40 { 32 } else { 64 };
-            let layout = Layout { kv_dtype, hadamard_block: Some(block), ..Layout::of(WeightFormat::W8) };
-            let layer_pattern = "*".to_owned();
-            let shape = Shape { layer_pattern, heads, kv_heads, head_dim, hidden_size: 320, ..Shape::tiny() };
-            for (length, steps) in &lengths {
-                let name = format!("attention, {kv_dtype:?}, {heads} of {kv_heads} heads of {head_dim}, {length}");
-                cases.push(Case { name, shape: shape.clone(), layout, steps: steps.clone() });
-            }
-        }
     }
     cases
 }

@@ -5,6 +5,7 @@
 //! `context` measures decode after up to 131,072 tokens alone; `states=f32`, `f16`, `bf16` or `i8` keeps scan states in that type,
 //! which the phase decides otherwise; `bench` leaves phase 0 out unless it is named.
 
+mod attention;
 mod bench;
 mod check;
 mod model_8b;

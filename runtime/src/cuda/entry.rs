@@ -6,8 +6,8 @@ pub use sizes::*;
 
 use super::params::{
     ATTENTION_DECODE_WARPS, GATED_ROWS_GROUPS, GATED_ROWS_WARPS, LONG_SCAN_WARPS, MAP_PART_WARPS, MAP_ROW_WARPS,
-    NORM_PART_WARPS, NORM_ROW_WARPS, PAIR_BOXES, PAIR_MAX_ROW_GROUPS, SCAN_CHUNK_WARPS, SCAN_MANY_WARPS,
-    SCAN_MANY_WARPS_16, SCAN_WARPS, SKINNY_WARPS, STREAM_WARPS,
+    MAP_SHORT_WARPS, NORM_PART_WARPS, NORM_ROW_WARPS, PAIR_BOXES, PAIR_MAX_ROW_GROUPS, SCAN_CHUNK_WARPS,
+    SCAN_MANY_WARPS, SCAN_MANY_WARPS_16, SCAN_WARPS, SKINNY_WARPS, STREAM_WARPS,
 };
 
 /// A `__global__` function.
@@ -95,6 +95,10 @@ entries! {
     MAP_PART_ROTATED = "map_part_rotated", MAP_PART_WARPS * 32, 5, all_shared;
     /// As `MAP_PLAIN`, of a part of a row.
     MAP_PART_PLAIN = "map_part_plain", MAP_PART_WARPS * 32, 5, all_shared;
+    /// As `MAP_ROTATED`, of many short rows.
+    MAP_SHORT_ROTATED = "map_short_rotated", MAP_SHORT_WARPS * 32, 8;
+    /// As `MAP_PLAIN`, of many short rows.
+    MAP_SHORT_PLAIN = "map_short_plain", MAP_SHORT_WARPS * 32, 8;
     /// Gated group RMSNorm and emit.
     GATED_RMS_NORM = "gated_rms_norm", 512, 1, all_shared;
     /// Gated RMSNorm of groups of 1024 columns and emit, many rows.

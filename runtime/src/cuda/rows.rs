@@ -4,8 +4,8 @@ use super::enqueue::Queue;
 use super::entry::{self, Entry};
 use super::kernels::Grid;
 use super::params::{
-    EMIT_FLOAT, Emit, MAP_PART_WARPS, MAP_ROW_TURNS, MAP_ROW_WARPS, MapParams, NORM_PART_TURNS, NORM_PART_WARPS,
-    NORM_ROW_TURNS, NORM_ROW_WARPS, RmsNormParams,
+    EMIT_FLOAT, Emit, MAP_PART_WARPS, MAP_ROW_TURNS, MAP_ROW_WARPS, MAP_SHORT_TURNS, MAP_SHORT_WARPS, MapParams,
+    NORM_PART_TURNS, NORM_PART_WARPS, NORM_ROW_TURNS, NORM_ROW_WARPS, RmsNormParams,
 };
 use super::program::RowCount;
 use crate::device::DeviceError;
@@ -64,9 +64,9 @@ impl Queue<'_> {
 /// each warp one piece; else as few as have room for the row.
 fn map_in_registers(emit: &Emit, rows: usize, clusters: bool) -> Option<(Entry, usize)> {
     let &Emit { n, n_padded, hadamard_block, .. } = emit;
-    let (part, whole) = match hadamard_block {
-        0 | 1 => (entry::MAP_PART_PLAIN, entry::MAP_PLAIN),
-        MAP_PIECE => (entry::MAP_PART_ROTATED, entry::MAP_ROTATED),
+    let (part, short, whole) = match hadamard_block {
+        0 | 1 => (entry::MAP_PART_PLAIN, entry::MAP_SHORT_PLAIN, entry::MAP_PLAIN),
+        MAP_PIECE => (entry::MAP_PART_ROTATED, entry::MAP_SHORT_ROTATED, entry::MAP_ROTATED),
         _ => return None,
     };
     if n != n_padded || !n.is_multiple_of(8) {
@@ -78,9 +78,10 @@ fn map_in_registers(emit: &Emit, rows: usize, clusters: bool) -> Option<(Entry, 
         [1, 2, 4, 8].into_iter().filter(|blocks| *blocks <= most).find(|blocks| pieces <= blocks * pieces_of_block)
     };
     let of_parts = fewest(if few { 8 } else { 1 }, MAP_PART_WARPS).map(|blocks| (part, blocks));
+    let of_short = (rows > CLUSTER_ROWS && pieces <= MAP_SHORT_WARPS * MAP_SHORT_TURNS).then_some((short, 1));
     let of_rows = fewest(if clusters { 8 } else { 1 }, MAP_ROW_WARPS * MAP_ROW_TURNS)
         .map(|blocks| (whole, if few { 8 } else { blocks }));
-    of_parts.or(of_rows).map(|(entry, blocks)| (entry, blocks as usize))
+    of_parts.or(of_short).or(of_rows).map(|(entry, blocks)| (entry, blocks as usize))
 }
 
 /// A norm that keeps rows in registers quantizes them, and neither adds nor rotates.
@@ -169,6 +170,14 @@ mod tests {
     fn gives_a_row_to_one_block_where_there_are_no_clusters() {
         assert_eq!(map_in_registers(&map(21_504, 256), 1, false), Some((entry::MAP_ROTATED, 1)));
         assert_eq!(map_in_registers(&map(32_768, 0), 1, false), None);
+    }
+
+    #[test]
+    fn gives_many_short_rows_to_small_blocks() {
+        assert_eq!(map_in_registers(&map(4096, 0), 65, true), Some((entry::MAP_SHORT_PLAIN, 1)));
+        assert_eq!(map_in_registers(&map(4096, 256), 2048, false), Some((entry::MAP_SHORT_ROTATED, 1)));
+        assert_eq!(map_in_registers(&map(4096, 0), 64, false), Some((entry::MAP_PLAIN, 1)));
+        assert_eq!(map_in_registers(&map(4352, 0), 65, true), Some((entry::MAP_PLAIN, 1)));
     }
 
     #[test]

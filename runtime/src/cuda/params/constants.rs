@@ -105,6 +105,10 @@ device_constants! {
     MAP_ROW_TURNS = 6;
     /// Warps of a block of a map that takes a part of a row, each with a piece of 256 columns in registers.
     MAP_PART_WARPS = 12;
+    /// Warps of a block of a map that takes one of many short rows.
+    MAP_SHORT_WARPS = 4;
+    /// Pieces of 256 columns that each of them keeps in registers.
+    MAP_SHORT_TURNS = 4;
     /// Groups of a gated norm.
     GATED_MAX_GROUPS = 256;
     /// Rows and columns of a tile of a product of floats.
