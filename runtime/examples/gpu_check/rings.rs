@@ -24,10 +24,11 @@ pub fn cases() -> Vec<Case> {
         ([W4_GROUP, W8, W4], 192, 1),
         ([W4, W4_GROUP, W8], 192, 2),
         ([W8, W4, W4_GROUP], 192, 4),
-        ([W4, W8, W4], 192, 7),
+        // Pairs of blocks: rows of one stage, which is one block's, and of one or two by the format.
+        ([W4, W8, W4], 256, 7),
+        ([W4, W4, W8], 512, 24),
+        ([W8, W4, W8], 256, 40),
         ([W4, W4_GROUP, W8], 192, 16),
-        ([W4, W8, W4], 192, 24),
-        ([W8, W4, W8], 192, 40),
         ([W4, W8, W4_GROUP], 192, 24),
     ] {
         cases.push(mixer(formats, hidden_size, sequences));
