@@ -24,7 +24,10 @@ pub fn cases() -> Vec<Case> {
         ([W4_GROUP, W8, W4], 192, 1),
         ([W4, W4_GROUP, W8], 192, 2),
         ([W8, W4, W4_GROUP], 192, 4),
-        // Pairs of blocks: rows of one stage, which is one block's, and of one or two by the format.
+        // Pairs of blocks: scales come in again behind tiles without. Where rows are shorter, other kernels.
+        ([W4, W8, W4], 2048, 7),
+        ([W4, W8, W4], 2048, 24),
+        ([W8, W4, W8], 2048, 40),
         ([W4, W8, W4], 256, 7),
         ([W4, W4, W8], 512, 24),
         ([W8, W4, W8], 256, 40),

@@ -81,7 +81,19 @@ fn prepare(linear: &LinearParams, smem_per_block: u32, pairs: u32) -> Option<(&'
     let params = PairParams { linear, row_groups, stage_bytes, scale_bytes, ..PairParams::zeroed() };
     let room = if tokens == FEW_ROWS { ROOM_BYTES } else { 0 };
     let stages = smem_per_block.saturating_sub(smem_bytes(&params, tokens) + 1024 + room) / stage_bytes;
-    (stages >= FEWEST_STAGES).then(|| (kernel, PairParams { stages: stages.min(PAIR_MAX_STAGES), ..params }))
+    let params = PairParams { stages: stages.min(PAIR_MAX_STAGES), ..params };
+    (stages >= FEWEST_STAGES && !outruns_scales(&params)).then_some((kernel, params))
+}
+
+/// Whether the thread that requests could be two rounds of scales ahead of those that multiply. It waits for scales to be left at
+/// tiles that have some, which keeps it near unless others lie between; and a barrier does not tell a round from the one before last.
+fn outruns_scales(params: &PairParams) -> bool {
+    let segments = params.linear.segments();
+    let mixed = segments.iter().any(|s| s.format == FORMAT_W8) && params.scale_bytes > 0;
+    let of_block = |s: &LinearSegment| s.row_bytes.div_ceil(PAIR_BOXES * BOX_BYTES) / PAIR_CLUSTER;
+    let fewest = segments.iter().map(of_block).min().unwrap_or(0);
+    // The stage that it waits for is of a tile behind those that fill the others.
+    mixed && (fewest == 0 || (params.stages - 1) / fewest + 1 >= 2 * PAIR_SCALE_TILES)
 }
 
 fn smem_bytes(params: &PairParams, tokens: u32) -> u32 {
@@ -175,6 +187,29 @@ mod tests {
         assert!(!takes(&linear(16, 4064, FORMAT_W8)));
         assert!(!takes(&linear(16, 4096 + 128, FORMAT_W4_TWO_LEVEL)));
         assert!(!takes(&linear(16, 4096, super::super::params::FORMAT_W4_GROUP)));
+    }
+
+    /// z and xbc in 4 bits, dt in 8.
+    fn mixed(rows: u32, k: u32) -> LinearParams {
+        let mut params = linear(rows, k, FORMAT_W4_TWO_LEVEL);
+        params.segments[1] = linear(rows, k, FORMAT_W8).segments[0];
+        params.segment_count = 2;
+        params
+    }
+
+    #[test]
+    fn takes_formats_mixed_where_scales_cannot_be_outrun() {
+        for rows in [5, 16, 32, 64] {
+            // Of the 8B model: two tiles ahead at most.
+            let (_, params) = prepare(&mixed(rows, 4096), HOPPER, PAIRS).unwrap();
+            assert!((params.stages - 1) / 4 < 2, "{}", params.stages);
+            assert!(prepare(&mixed(rows, 2048), HOPPER, PAIRS).is_some());
+            assert!([256, 512].iter().all(|k| prepare(&mixed(rows, *k), HOPPER, PAIRS).is_none()));
+            assert!(prepare(&linear(rows, 256, FORMAT_W8), HOPPER, PAIRS).is_some());
+            assert!(prepare(&linear(rows, 256, FORMAT_W4_TWO_LEVEL), HOPPER, PAIRS).is_some());
+        }
+        // A stage a tile, and more of them than would be three tiles.
+        assert!(prepare(&mixed(16, 1024), HOPPER, PAIRS).is_none());
     }
 
     #[test]
