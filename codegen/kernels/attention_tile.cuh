@@ -72,17 +72,17 @@ struct Block {
   u32 position0, end; // position of the sequence's first row; keys that the block's queries see
   u32 head, kv_head;
 
-  DEVICE Block(const AttentionParams &p) {
+  // Block `at` of `blocks`: those that see most keys start first.
+  DEVICE Block(const AttentionParams &p, u32 head, u32 at, u32 blocks, u32 queries) : head(head) {
     u32 sequence = blockIdx.z;
     row0 = p.batch.seq_start[sequence];
     length = p.batch.seq_start[sequence + 1] - row0;
-    // Those that see most keys start first.
-    query0 = (gridDim.x - 1 - blockIdx.x) * QUERIES;
+    query0 = (blocks - 1 - at) * queries;
     position0 = p.batch.seq_pos[sequence];
-    end = position0 + min(query0 + QUERIES, length);
-    head = blockIdx.y;
+    end = position0 + min(query0 + queries, length);
     kv_head = head / (p.heads / p.kv_heads);
   }
+  DEVICE Block(const AttentionParams &p) : Block(p, blockIdx.y, blockIdx.x, gridDim.x, QUERIES) {}
 };
 
 template <u32 DTYPE, u32 D>

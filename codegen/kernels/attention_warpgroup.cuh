@@ -38,23 +38,10 @@ template <u32 D> struct Shared {
   u64 keys_full[STAGES], keys_empty[STAGES], values_full[STAGES], values_empty[STAGES];
 };
 
-// Queries and keys of a block.
-struct Block {
-  u32 row0, length;   // first row of the sequence in the step, rows of it
-  u32 query0;         // first query of the block
-  u32 position0, end; // position of the sequence's first row; keys that the block's queries see
-  u32 head, kv_head;
-
-  DEVICE Block(const AttentionParams &p) {
-    u32 sequence = blockIdx.z;
-    row0 = p.batch.seq_start[sequence];
-    length = p.batch.seq_start[sequence + 1] - row0;
-    query0 = (gridDim.y - 1 - blockIdx.y) * (GROUPS * GROUP_QUERIES);
-    position0 = p.batch.seq_pos[sequence];
-    end = position0 + min(query0 + GROUPS * GROUP_QUERIES, length);
-    head = blockIdx.x;
-    kv_head = head / (p.heads / p.kv_heads);
-  }
+// The queries of all warpgroups, and their keys.
+struct Block : attention_tile::Block {
+  DEVICE Block(const AttentionParams &p)
+      : attention_tile::Block(p, blockIdx.x, blockIdx.y, gridDim.y, GROUPS * GROUP_QUERIES) {}
   DEVICE u32 tiles() const { return ceil_div(end, KEYS); }
   // Warpgroups that have queries.
   DEVICE u32 groups() const { return query0 + GROUP_QUERIES < length ? GROUPS : 1; }
