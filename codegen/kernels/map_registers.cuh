@@ -20,6 +20,13 @@ namespace map_registers {
 
 constexpr u32 BLOCK = 256;
 
+// ptxas for sm_100a would keep the addresses of all blocks of a warp, for which there are no registers: they are computed again.
+DEVICE void forget_addresses(u32 &first) {
+#if __CUDA_ARCH__ >= 1000 && __CUDA_ARCH__ < 1200
+  asm volatile("" : "+r"(first));
+#endif
+}
+
 DEVICE void transform(float (&v)[8]) {
   hadamard::butterflies(v);
 #pragma unroll
@@ -42,6 +49,7 @@ template <bool ROTATED, u32 WARPS, u32 TURNS> DEVICE void map_registers_row(cons
 #pragma unroll
   for (u32 t = 0; t < TURNS; t++)
     if (mine + t * step < e.n) load8<DTYPE_F32>(x, mine + t * step, v[t]);
+  forget_addresses(mine);
   float peak = 0.0f;
 #pragma unroll
   for (u32 t = 0; t < TURNS; t++) {
@@ -66,6 +74,7 @@ template <bool ROTATED, u32 WARPS, u32 TURNS> DEVICE void map_registers_row(cons
     }
     return;
   }
+  forget_addresses(mine);
   Quantizer quantizer(peaks.most(peak), e.format == EMIT_U8);
   if (threadIdx.x == 0 && cluster_rank() == 0) e.out_scale[row] = quantizer.scale();
   u8 *out = (u8 *)e.out + (u64)row * e.n_padded;
