@@ -5,8 +5,8 @@
 // - A warp takes a block of 256, a lane eight consecutive columns of it: 32-byte loads, three steps of the transform in the
 //   lane and five across lanes, 8-byte stores.
 // - All blocks of a warp are loaded before the first is transformed. Two blocks of threads fit an SM, or eight of short rows: some
-//   compute while others load. Of few rows a warp has one block, so that there is little code: it has left the caches of instructions since the layer
-//   before.
+//   compute while others load. Of few rows a warp has one block, so that there is little code: it has left the caches of
+//   instructions since the layer before.
 // - Such a kernel has so few registers that it fits an SM beside the linear that makes its row, and is there
 //   when that ends. Blocks of a cluster exchange peaks as in cluster_peaks.cuh.
 //

@@ -96,7 +96,7 @@ DEVICE void chunk_w4(u32 weights, u32 x, const GroupScales &scales, u32 piece, i
       for (int c = 0; c < 4; c++) acc[n * 4 + c] += (sum[half][n][c] >> 4) * (c < 2 ? top[half] : bottom[half]);
 }
 
-// The same for N tokens by the four warps of a box: `x` is that of all of them.
+// Both for N tokens, by the four warps of a box: `x` is that of all of them.
 template <u32 N, bool X_UNSIGNED> DEVICE void chunk_w8_many(u32 weights, u32 x, int (&acc)[N / 2]) {
   u32 a[BOX_BYTES / 32][4], b = warpgroup::matrix(x);
 #pragma unroll
